@@ -1,0 +1,1 @@
+"""Does a predicted future of what a camera sees help a robot policy pick things up, and from which camera?"""

@@ -1,0 +1,446 @@
+"""The experiment: typed, validated and light (no torch), because the Snakefile imports it.
+
+`config.yaml` holds every value; the models below hold what each key means and which values are possible, and no
+defaults, so that a value stands in one place. Each stage is handed a small frozen *spec* made of just the keys its
+artifact depends on (`Experiment.record_spec()` and its siblings). A spec travels to a script as JSON (`--spec`) and is
+part of its rule's params, so editing any other key reruns nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+Camera = Literal["front", "wrist"]
+OptionName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9-]*$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+LIBERO_SUITE_SIZES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10}
+INIT_STATES_PER_TASK = 50
+
+
+class ConfigError(ValueError):
+    """The experiment's configuration is wrong; the message names each offending key."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Simulation(_Section):
+    """LIBERO, as the recorder and the evaluator both run it."""
+
+    suite: Literal["libero_spatial", "libero_object", "libero_goal", "libero_10"] = Field(
+        description="LIBERO task suite; the scripted expert knows libero_spatial"
+    )
+    camera_size: int = Field(ge=16, le=1024, description="side of the square camera images [px]")
+    render: Literal["fast", "stock"] = Field(
+        description="fast: no multisampling and no reflections, twice as fast; stock: LIBERO's own settings"
+    )
+    settle_steps: int = Field(ge=0, le=100, description="no-op control steps after a reset [steps]")
+
+
+class Demonstrations(_Section):
+    """The LeRobotDataset every policy is trained on."""
+
+    source: Literal["simulate", "hub"] = Field(
+        description="simulate: record the scripted expert; hub: an existing dataset"
+    )
+    tasks: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="task ids to record")
+    episodes_per_task: PositiveInt = Field(description="successful demonstrations per task [episodes]")
+    max_attempts_per_task: PositiveInt = Field(description="give up on a task after so many attempts [episodes]")
+    seed: int = Field(ge=0, description="first reset seed; attempt i of a task uses seed + i")
+    repo_id: str | None = Field(description="hub: dataset id; simulate: null")
+    revision: Commit | None = Field(description="hub: commit the dataset is pinned to; simulate: null")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.source == "hub" and (not self.repo_id or not self.revision):
+            raise ValueError("source hub needs repo_id and revision (a commit)")
+        if self.source == "simulate" and (self.repo_id or self.revision):
+            raise ValueError("source simulate takes neither repo_id nor revision")
+        if self.max_attempts_per_task < self.episodes_per_task:
+            raise ValueError("max_attempts_per_task is below episodes_per_task")
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError("tasks are listed twice")
+        return self
+
+
+class Encoder(_Section):
+    """V-JEPA 2: small and random (weights from a seed), or a published one."""
+
+    source: Literal["small", "hub"] = Field(description="small: built from the sizes below; hub: a published encoder")
+    repo_id: str | None = Field(description="hub: model id; small: null")
+    revision: Commit | None = Field(description="hub: commit the model is pinned to; small: null")
+    image_size: PositiveInt = Field(description="side of the square the frames are resized to [px]")
+    patch_size: PositiveInt = Field(description="small: side of a patch [px]")
+    hidden_size: PositiveInt = Field(description="small: width of the latents D")
+    layers: PositiveInt = Field(description="small: transformer layers")
+    heads: PositiveInt = Field(description="small: attention heads")
+    seed: int = Field(ge=0, description="small: seed of the weights")
+    batch_size: PositiveInt = Field(description="windows encoded at once")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.source == "hub" and (not self.repo_id or not self.revision):
+            raise ValueError("source hub needs repo_id and revision (a commit)")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        return self
+
+
+class World(_Section):
+    """The world modality: what Prophet sees, predicts, and how the policy is trained with it."""
+
+    window: int = Field(ge=1, le=64, description="m: frames in one encoder window [frames]")
+    history: int = Field(ge=1, le=64, description="T_ctx: past latents Prophet sees [frames]")
+    horizon: int = Field(ge=1, le=64, description="K: future latents Prophet predicts [frames]")
+    prophet_width: PositiveInt = Field(description="width of Prophet's transformer")
+    prophet_layers: PositiveInt = Field(description="layers of Prophet's transformer")
+    heads: PositiveInt = Field(description="attention heads of Prophet and of the cross-attention")
+    loss_weight: float = Field(ge=0, description="lambda_world: weight of the world loss beside the action loss")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.prophet_width % self.heads:
+            raise ValueError(f"prophet_width {self.prophet_width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class Policy(_Section):
+    """SmolVLA: small, from the same classes, or warm-started from a published checkpoint."""
+
+    source: Literal["small", "hub"] = Field(
+        description="small: a SmolVLM built from the sizes below; hub: start from repo_id"
+    )
+    repo_id: str | None = Field(description="hub: checkpoint the training starts from; small: null")
+    revision: Commit | None = Field(description="hub: commit the checkpoint is pinned to; small: null")
+    image_size: PositiveInt = Field(description="side of the square images SmolVLA sees [px]")
+    hidden_size: PositiveInt = Field(description="small: width of the text and vision towers")
+    layers: PositiveInt = Field(description="small: layers of the text and vision towers")
+    heads: PositiveInt = Field(description="small: attention heads (half as many key-value heads)")
+    patch_size: PositiveInt = Field(description="small: side of a vision patch [px]")
+    pixel_shuffle: PositiveInt = Field(description="small: patches merged per side into one image token")
+    expert_width: float = Field(gt=0, le=1, description="width of the action expert relative to the text tower")
+    chunk_size: int = Field(ge=1, le=100, description="actions predicted at once [steps]")
+    flow_steps: PositiveInt = Field(description="denoising steps of the flow matching")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.source == "hub" and (not self.repo_id or not self.revision):
+            raise ValueError("source hub needs repo_id and revision (a commit)")
+        if self.image_size % (self.patch_size * self.pixel_shuffle):
+            raise ValueError("image_size is not a multiple of patch_size x pixel_shuffle")
+        if self.hidden_size % self.heads or self.heads % 2:
+            raise ValueError("hidden_size is not a multiple of heads, or heads is odd")
+        return self
+
+
+class Training(_Section):
+    """One hyperparameter block for every option."""
+
+    steps: PositiveInt = Field(description="optimizer updates [steps]")
+    batch_size: PositiveInt = Field(description="samples per update")
+    learning_rate: float = Field(gt=0, le=1, description="peak of AdamW's learning rate")
+    warmup_steps: int = Field(ge=0, description="linear warm-up [steps]")
+    final_learning_rate: float = Field(gt=0, le=1, description="end of the cosine decay")
+    weight_decay: float = Field(ge=0, description="AdamW's weight decay")
+    grad_clip_norm: float = Field(gt=0, description="largest gradient norm")
+    ema_decay: float = Field(ge=0, lt=1, description="decay of the averaged weights that are saved; 0: the last weights")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="one checkpoint per option and seed (model, data order and flow noise)"
+    )
+    save_every: PositiveInt = Field(description="updates between two saved training states [steps]")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} is not below steps {self.steps}")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError("final_learning_rate is above learning_rate")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds are listed twice")
+        return self
+
+
+class Evaluation(_Section):
+    """Closed-loop rollouts from LIBERO's benchmark initial states, the same for every option."""
+
+    tasks: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="task ids to evaluate")
+    episodes: int = Field(ge=1, le=INIT_STATES_PER_TASK, description="initial states 0 … n-1 of each task [episodes]")
+    block_size: int = Field(ge=1, le=INIT_STATES_PER_TASK, description="initial states evaluated by one job [episodes]")
+    horizon: PositiveInt = Field(description="an episode fails after so many control steps [steps]")
+    n_action_steps: PositiveInt = Field(description="actions executed of each predicted chunk [steps]")
+    video_size: int = Field(ge=64, le=1024, description="side of the recorded videos [px]")
+
+
+class Decision(_Section):
+    """The decision tree's roles, thresholds and choices; the tree itself is code."""
+
+    pickup_tasks: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="tasks the tree asks about")
+    baseline: OptionName = Field(description="the option without a world modality (E0)")
+    world: OptionName = Field(description="the option judged against the baseline (E2)")
+    wrist: OptionName = Field(description="the wrist experiment's preferred option (A)")
+    fusion: OptionName | None = Field(description="the option that sees both cameras (C), where there is one")
+    wrist_experiment: Literal["if_world_hurts", "always"] = Field(
+        description="always: run the wrist options whatever the branch; the branch is reported the same"
+    )
+    on_success: list[OptionName] = Field(description="options to run where world helps or is neutral: [] or the fusion")
+    min_baseline_success: Fraction = Field(description="below this pooled pickup success of the baseline: VOID")
+    confidence: float = Field(gt=0.5, lt=1, description="confidence level of the reported intervals")
+    min_world_effect: float = Field(
+        ge=0, description="|tanh(gate)| or action change (RMS) below this: the decision says `world path inactive`"
+    )
+
+
+class Option(_Section):
+    """One row of the option table. A row with `checkpoint_of` states only what it changes at rollout."""
+
+    label: str = Field(min_length=1, description="what the option is, in words")
+    cameras: tuple[Camera, ...] = Field(default=(), description="cameras of the world latents; none: no world modality")
+    memory: Literal["predicted", "zero"] = Field(
+        default="predicted", description="what the policy attends to: Prophet's prediction, or zeros in its place"
+    )
+    images: Literal["seen", "blank"] = Field(default="seen", description="blank: every image the policy sees is black")
+    checkpoint_of: OptionName | None = Field(default=None, description="rolls out this option's checkpoint; trains nothing")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError("cameras are listed twice")
+        if self.checkpoint_of and self.cameras:
+            raise ValueError("a row with checkpoint_of takes its cameras from that option")
+        if self.memory == "zero" and not self.cameras and not self.checkpoint_of:
+            raise ValueError("memory without cameras: name the cameras of the world latents")
+        return self
+
+
+class Experiment(_Section):
+    """The whole of `config.yaml`."""
+
+    scale: Literal["embedded", "smoke", "full"] = Field(description="how the verdict calls itself")
+    device: Literal["cpu", "cuda"] = Field(description="where encoding, training and rollouts compute")
+    image_keys: dict[Camera, str] = Field(description="the cameras' keys in the dataset")
+    simulation: Simulation
+    demonstrations: Demonstrations
+    encoder: Encoder
+    world: World
+    policy: Policy
+    training: Training
+    evaluation: Evaluation
+    decision: Decision
+    run: list[OptionName] = Field(min_length=2, description="options that are always evaluated")
+    options: dict[OptionName, Option] = Field(description="the option table")
+
+    @field_validator("image_keys")
+    @classmethod
+    def _both_cameras(cls, keys):
+        missing = {"front", "wrist"} - set(keys)
+        if missing:
+            raise ValueError(f"no image key for {', '.join(sorted(missing))}")
+        if len(set(keys.values())) != len(keys):
+            raise ValueError("two cameras have the same image key")
+        return keys
+
+    @model_validator(mode="after")
+    def _check(self):
+        self._check_options()
+        self._check_tasks()
+        if self.evaluation.n_action_steps > self.policy.chunk_size:
+            raise ValueError(
+                f"evaluation.n_action_steps {self.evaluation.n_action_steps} is above "
+                f"policy.chunk_size {self.policy.chunk_size}"
+            )
+        return self
+
+    def _check_options(self) -> None:
+        decision = self.decision
+        roles = {f"decision.{role}": getattr(decision, role) for role in ("baseline", "world", "wrist", "fusion")}
+        named = {key: name for key, name in roles.items() if name}
+        named |= {f"run[{i}]": name for i, name in enumerate(self.run)}
+        named |= {f"decision.on_success[{i}]": name for i, name in enumerate(decision.on_success)}
+        named |= {f"options.{n}.checkpoint_of": o.checkpoint_of for n, o in self.options.items() if o.checkpoint_of}
+        for key, name in named.items():
+            if name not in self.options:
+                raise ValueError(f"{key}: no option {name}; {_nearest(name, self.options)}")
+        for key, name in roles.items():
+            if name and self.options[name].checkpoint_of:
+                raise ValueError(f"{key}: {name} is not trained itself (checkpoint_of), so it takes no part in the tree")
+        for name, option in self.options.items():
+            source = option.checkpoint_of and self.options[option.checkpoint_of]
+            if source and source.checkpoint_of:
+                raise ValueError(f"options.{name}.checkpoint_of: {option.checkpoint_of} has no checkpoint of its own")
+            if source and option.memory == "zero" and not source.cameras:
+                raise ValueError(f"options.{name}.memory: {option.checkpoint_of} has no world modality")
+        for role in (decision.baseline, decision.world):
+            if role not in self.run:
+                raise ValueError(f"run: the tree needs {role}")
+
+    def _check_tasks(self) -> None:
+        size = LIBERO_SUITE_SIZES[self.simulation.suite]
+        lists = {
+            "demonstrations.tasks": self.demonstrations.tasks,
+            "evaluation.tasks": self.evaluation.tasks,
+            "decision.pickup_tasks": self.decision.pickup_tasks,
+        }
+        for key, tasks in lists.items():
+            for task in tasks:
+                if task >= size:
+                    raise ValueError(f"{key}: {self.simulation.suite} has tasks 0 to {size - 1}, not {task}")
+        for task in self.decision.pickup_tasks:
+            if task not in self.evaluation.tasks:
+                raise ValueError(f"decision.pickup_tasks: task {task} is not in evaluation.tasks")
+
+    # ---- what the rules ask -------------------------------------------------------------------------------------
+
+    def checkpoint_option(self, name: str) -> str:
+        """The option whose training made the checkpoint that `name` rolls out."""
+        return self.options[name].checkpoint_of or name
+
+    def latent_cameras(self, name: str) -> tuple[Camera, ...]:
+        """Cameras whose latents the training of option `name` reads."""
+        return self.options[self.checkpoint_option(name)].cameras
+
+    def pickup_options(self) -> list[str]:
+        """Options evaluated before the tree branches: the roles and the ablations beside them."""
+        return list(self.run)
+
+    def blocks(self) -> list[int]:
+        """Numbers of the blocks of initial states that `evaluation.episodes` asks for."""
+        return list(range(-(-self.evaluation.episodes // self.evaluation.block_size)))
+
+    # ---- the specs handed to the stages -------------------------------------------------------------------------
+
+    def record_spec(self) -> RecordSpec:
+        d = self.demonstrations
+        return RecordSpec(
+            simulation=self.simulation,
+            episodes=d.episodes_per_task,
+            max_attempts=d.max_attempts_per_task,
+            seed=d.seed,
+            image_keys=self.image_keys,
+        )
+
+    def train_spec(self, name: str) -> TrainSpec:
+        option = self.options[name]
+        return TrainSpec(
+            option=name,
+            device=self.device,
+            image_keys=self.image_keys,
+            cameras=option.cameras,
+            memory=option.memory,
+            images=option.images,
+            world=self.world if option.cameras else None,
+            policy=self.policy,
+            training=self.training.model_copy(update={"seeds": []}),
+            n_action_steps=self.evaluation.n_action_steps,
+        )
+
+    def rollout_spec(self, name: str) -> RolloutSpec:
+        option, source = self.options[name], self.options[self.checkpoint_option(name)]
+        return RolloutSpec(
+            option=name,
+            source_option=self.checkpoint_option(name),
+            device=self.device,
+            image_keys=self.image_keys,
+            memory=option.memory if option.checkpoint_of and option.memory != "predicted" else source.memory,
+            images="blank" if "blank" in (option.images, source.images) else "seen",
+            world_cameras=source.cameras,
+            protocol=EvalProtocol(
+                simulation=self.simulation,
+                horizon=self.evaluation.horizon,
+                n_action_steps=self.evaluation.n_action_steps,
+            ),
+        )
+
+
+class RecordSpec(_Section):
+    """What recording one task's demonstrations depends on."""
+
+    simulation: Simulation
+    episodes: int
+    max_attempts: int
+    seed: int
+    image_keys: dict[Camera, str]
+
+
+class TrainSpec(_Section):
+    """What training one option depends on, beside its inputs and its seed."""
+
+    option: str
+    device: str
+    image_keys: dict[Camera, str]
+    cameras: tuple[Camera, ...]
+    memory: str
+    images: str
+    world: World | None
+    policy: Policy
+    training: Training
+    n_action_steps: int
+
+
+class EvalProtocol(_Section):
+    """What must be equal between two options for their rollouts to be comparable."""
+
+    simulation: Simulation
+    horizon: int
+    n_action_steps: int
+
+
+class RolloutSpec(_Section):
+    """What rolling out one option depends on, beside its checkpoint, task and initial states."""
+
+    option: str
+    source_option: str
+    device: str
+    image_keys: dict[Camera, str]
+    memory: str
+    images: str
+    world_cameras: tuple[Camera, ...]
+    protocol: EvalProtocol
+
+
+def load_experiment(config: dict[str, Any]) -> Experiment:
+    """Validate a merged configuration.
+
+    Raises:
+        ConfigError: one line per offending key, with the nearest valid key where one is misspelt.
+    """
+    try:
+        return Experiment.model_validate(config)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e, config) for e in error.errors())) from None
+
+
+def _explain(error: dict[str, Any], config: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "config"
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {_nearest(str(error['loc'][-1]), _fields_at(error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    scalar = isinstance(error["input"], str | int | float | bool) or error["input"] is None
+    return f"{key}: {message}" + (f", not {error['input']!r}" if scalar else "")
+
+
+def _fields_at(location: tuple) -> list[str]:
+    model: Any = Experiment
+    for part in location:
+        field = model.model_fields.get(part) if part != "options" else None
+        if part == "options" or field is None:
+            model = Option
+        else:
+            model = field.annotation
+    return list(model.model_fields)
+
+
+def _nearest(name: str, valid) -> str:
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}valid: {', '.join(valid)}"
