@@ -152,7 +152,9 @@ class Training(_Section):
     final_learning_rate: float = Field(gt=0, le=1, description="end of the cosine decay")
     weight_decay: float = Field(ge=0, description="AdamW's weight decay")
     grad_clip_norm: float = Field(gt=0, description="largest gradient norm")
-    ema_decay: float = Field(ge=0, lt=1, description="decay of the averaged weights that are saved; 0: the last weights")
+    ema_decay: float = Field(
+        ge=0, lt=1, description="decay of the averaged weights that are saved; 0: the last weights"
+    )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         min_length=1, description="one checkpoint per option and seed (model, data order and flow noise)"
     )
@@ -208,7 +210,9 @@ class Option(_Section):
         default="predicted", description="what the policy attends to: Prophet's prediction, or zeros in its place"
     )
     images: Literal["seen", "blank"] = Field(default="seen", description="blank: every image the policy sees is black")
-    checkpoint_of: OptionName | None = Field(default=None, description="rolls out this option's checkpoint; trains nothing")
+    checkpoint_of: OptionName | None = Field(
+        default=None, description="rolls out this option's checkpoint; trains nothing"
+    )
 
     @model_validator(mode="after")
     def _check(self):
@@ -271,7 +275,9 @@ class Experiment(_Section):
                 raise ValueError(f"{key}: no option {name}; {_nearest(name, self.options)}")
         for key, name in roles.items():
             if name and self.options[name].checkpoint_of:
-                raise ValueError(f"{key}: {name} is not trained itself (checkpoint_of), so it takes no part in the tree")
+                raise ValueError(
+                    f"{key}: {name} is not trained itself (checkpoint_of), so it takes no part in the tree"
+                )
         for name, option in self.options.items():
             source = option.checkpoint_of and self.options[option.checkpoint_of]
             if source and source.checkpoint_of:
