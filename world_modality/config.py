@@ -159,6 +159,8 @@ class Training(_Section):
         min_length=1, description="one checkpoint per option and seed (model, data order and flow noise)"
     )
     save_every: PositiveInt = Field(description="updates between two saved training states [steps]")
+    cache_frames: bool = Field(description="keep every decoded image in memory (where they fit)")
+    loader_workers: int = Field(ge=0, description="processes that load batches beside the training")
 
     @model_validator(mode="after")
     def _check(self):
@@ -439,10 +441,7 @@ def _fields_at(location: tuple) -> list[str]:
     model: Any = Experiment
     for part in location:
         field = model.model_fields.get(part) if part != "options" else None
-        if part == "options" or field is None:
-            model = Option
-        else:
-            model = field.annotation
+        model = Option if field is None else field.annotation
     return list(model.model_fields)
 
 

@@ -1,8 +1,8 @@
 """What an artifact was made from, and how it comes into being whole or not at all.
 
-`source_hash` answers "would this program still make the same artifact?": it hashes the syntax trees of an entry point and
-of every first-party module it imports, directly or not, without comments and docstrings. `config` and `provenance` are left
-out: what an artifact takes from the config reaches its rule's params through its spec.
+`source_hash` answers "would this program still make the same artifact?": it hashes the syntax trees of an entry point
+and of every first-party module it imports, directly or not, without comments and docstrings. `config` and `provenance`
+are left out: what an artifact takes from the config reaches its rule's params through its spec.
 
 Light (no torch): the Snakefile imports it.
 """
@@ -129,7 +129,9 @@ def _code_sha256(path: Path) -> str:
 
 
 def _has_docstring(node: ast.AST) -> bool:
-    first = node.body[0] if node.body else None
+    if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not node.body:
+        return False
+    first = node.body[0]
     return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
 
 
