@@ -1,0 +1,169 @@
+"""Prophet, the gated cross-attention through which a policy attends to its prediction, and the world loss (pure torch).
+
+Non-obvious behaviours:
+
+* Latents are standardised per dimension inside `Prophet`, and everything it hands out stays in those units: V-JEPA's
+  mean latent dwarfs what changes from frame to frame, so raw cosines are nearly 1 whatever is predicted.
+* Prophet's head starts at zero: an untrained Prophet predicts that nothing changes, exactly the copy-last baseline.
+* The world loss compares predicted latents, not predicted changes. The cosine of changes would leave their length
+  untrained and let the noise of a still camera weigh as much as motion; and copying the last latent, the baseline that
+  matters, has no direction of change to score. As it is, one function scores both.
+* `nn.TransformerEncoder` copies one layer's initial weights into all of them, so the layers are built one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# What the policy attends to, as a function of Prophet's prediction (B, K, D). A new way to corrupt the memory is a row.
+MEMORIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "predicted": lambda predicted: predicted,
+    "zero": torch.zeros_like,
+}
+
+
+class Prophet(nn.Module):
+    """Predicts the next latents of the world cameras from the last ones: a transformer with one learned query a frame.
+
+    Args:
+        dim: width D of the latents, all world cameras together.
+        history: T_ctx, number of past latents [frames].
+        horizon: K, number of predicted latents [frames].
+        width, layers, heads: of the transformer.
+    """
+
+    def __init__(self, dim: int, history: int, horizon: int, width: int, layers: int, heads: int):
+        super().__init__()
+        self.dim, self.history, self.horizon = dim, history, horizon
+        self.register_buffer("mean", torch.full((dim,), torch.nan))
+        self.register_buffer("std", torch.full((dim,), torch.nan))
+        self.embed = nn.Linear(dim, width)
+        self.position = nn.Parameter(0.02 * torch.randn(history, width))
+        self.query = nn.Parameter(0.02 * torch.randn(horizon, width))
+        self.layers = nn.ModuleList(_transformer_layer(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, dim)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def is_standardized(self) -> bool:
+        """Whether the latents' mean and standard deviation are known: from a table, or from a checkpoint."""
+        return bool(self.mean.isfinite().all() and self.std.isfinite().all())
+
+    def set_standardization(self, mean: Tensor, std: Tensor) -> None:
+        """Fix the mean and standard deviation (D,) of the training latents.
+
+        Raises:
+            ValueError: a shape is not (D,), a mean is not finite or a standard deviation not positive.
+        """
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != (self.dim,) or not value.isfinite().all():
+                raise ValueError(f"the latents' {name} is not {self.dim} finite values (shape {tuple(value.shape)})")
+        if not (std > 0).all():
+            raise ValueError(f"the latents' std is not positive in dimension {int(std.argmin())}")
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def standardize(self, latents: Tensor) -> Tensor:
+        """Latents (..., D) as the encoder gives them, in standard units."""
+        return (latents - self.mean) / self.std
+
+    def forward(self, history: Tensor) -> Tensor:
+        """Predict the future.
+
+        Args:
+            history: (B, T_ctx, D) latents as the encoder gives them, oldest first.
+
+        Returns:
+            (B, K, D) predicted latents of the next K frames, in standard units.
+        """
+        past = self.standardize(history)
+        tokens = self.embed(past) + self.position
+        tokens = torch.cat([tokens, self.query.expand(len(past), -1, -1)], dim=1)  # (B, T_ctx + K, width)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        change = self.head(self.norm(tokens[:, -self.horizon :]))
+        return past[:, -1:] + change
+
+
+def _transformer_layer(width: int, heads: int) -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(
+        width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+
+
+class GatedCrossAttention(nn.Module):
+    """Lets a policy's features attend to a memory: y = x + tanh(gate) * attention(x, memory), with the gate at 0 first.
+
+    So a policy starts as exactly the policy it would be without a memory (Flamingo, arXiv:2204.14198, section 2.2). The
+    projections have biases: a memory of zeros is a constant input, not a missing one.
+
+    Args:
+        dim: width E of the features.
+        memory_dim: width D of the memory.
+        heads: attention heads; a divisor of `dim`.
+
+    Raises:
+        ValueError: `dim` is not a multiple of `heads`.
+    """
+
+    def __init__(self, dim: int, memory_dim: int, heads: int):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"the features' width {dim} is not a multiple of {heads} attention heads")
+        self.attention = nn.MultiheadAttention(dim, heads, kdim=memory_dim, vdim=memory_dim, batch_first=True)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    @property
+    def strength(self) -> Tensor:
+        """tanh(gate), a scalar in (-1, 1)."""
+        return torch.tanh(self.gate)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Features x (B, chunk, E) and memory (B, K, D) to features (B, chunk, E)."""
+        attended, _ = self.attention(x, memory, memory, need_weights=False)
+        return x + self.strength * attended
+
+    def attention_weights(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Attention (B, heads, chunk, K) that x pays to each predicted frame; sums to 1 over K."""
+        return self.attention(x, memory, memory, average_attn_weights=False)[1]
+
+
+def require_finite(memory: Tensor) -> Tensor:
+    """The memory (B, K, D) itself.
+
+    Raises:
+        FloatingPointError: it holds NaN or infinity; names the rows of the batch.
+    """
+    broken = (~memory.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    if broken:
+        raise FloatingPointError(f"the world memory is not finite in batch rows {broken}")
+    return memory
+
+
+def cosine_distance(predicted: Tensor, target: Tensor) -> Tensor:
+    """1 - cosine of latents (..., D) in standard units: 0 where they point the same way, 1 where they are unrelated."""
+    return 1 - F.cosine_similarity(predicted, target, dim=-1)
+
+
+def masked_mean(values: Tensor, valid: Tensor, dim: int | None = None) -> Tensor:
+    """Mean of values (B, K) where valid, over everything or over `dim`; 0 where nothing is valid."""
+    if dim is None:
+        values, valid, dim = values.flatten(), valid.flatten(), 0
+    return values.masked_fill(~valid, 0).sum(dim) / valid.sum(dim).clamp_min(1)
+
+
+def world_loss(predicted: Tensor, target: Tensor, valid: Tensor, reduction: str = "mean") -> Tensor:
+    """Masked cosine distance between predicted and true future latents.
+
+    Args:
+        predicted, target: (B, K, D) in standard units.
+        valid: (B, K) bool, False past the end of the episode.
+        reduction: "mean" over all valid frames, a scalar; "none" for one value per sample, (B,).
+    """
+    return masked_mean(cosine_distance(predicted, target), valid, dim=None if reduction == "mean" else 1)
