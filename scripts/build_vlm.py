@@ -1,0 +1,23 @@
+"""Build the small SmolVLM that SmolVLA stands on at embedded scale.
+
+Reads nothing. Writes a folder (config, tokenizer, processor) for SmolVLA's `vlm_model_name`. Its path is stored in
+every checkpoint trained on it, so it is an artifact that does not move.
+"""
+
+import argparse
+from pathlib import Path
+
+from world_modality.backbones import build_small_vlm
+from world_modality.config import Policy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", required=True, type=Policy.model_validate_json, help="the config's policy, as JSON")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    args = parser.parse_args()
+    build_small_vlm(args.spec, args.output)
+
+
+if __name__ == "__main__":
+    main()
