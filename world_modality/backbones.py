@@ -9,8 +9,8 @@ Non-obvious behaviors of transformers and LeRobot:
   the policy's own seed draws the weights. So the SmolVLM folder holds no weights.
 * LeRobot's defaults (`freeze_vision_encoder`, `train_expert_only`) freeze the VLM, which would here be noise: switch
   both off when training on a small VLM.
-* Input and output embeddings must be untied on both levels of the config. Safetensors stores tied ones once, and
-  LeRobot then misses `lm_head.weight` when it loads a checkpoint.
+* Input and output embeddings must be untied on both levels of the config: LeRobot freezes `lm_head` by name, and a tied
+  one has no name of its own.
 * SmolVLA truncates instructions to 48 tokens, silently, and bytes alone would not fit: the tokenizer knows the words
   of LIBERO's instructions whole.
 * V-JEPA 2's stock video processor resizes to 256/224 of the crop and cuts the border away; the one saved here only
@@ -56,77 +56,12 @@ IMAGE_TOKENS = {
 }
 
 # Every word in the instructions of libero_spatial, libero_object, libero_goal and libero_10.
-INSTRUCTION_WORDS = [
-    "alphabet",
-    "and",
-    "back",
-    "basket",
-    "bbq",
-    "between",
-    "black",
-    "book",
-    "both",
-    "bottle",
-    "bottom",
-    "bowl",
-    "box",
-    "butter",
-    "cabinet",
-    "caddy",
-    "center",
-    "cheese",
-    "chocolate",
-    "close",
-    "compartment",
-    "cookie",
-    "cream",
-    "drawer",
-    "dressing",
-    "from",
-    "front",
-    "in",
-    "inside",
-    "it",
-    "juice",
-    "ketchup",
-    "left",
-    "microwave",
-    "middle",
-    "milk",
-    "moka",
-    "mug",
-    "next",
-    "of",
-    "on",
-    "open",
-    "orange",
-    "pick",
-    "place",
-    "plate",
-    "pot",
-    "pots",
-    "pudding",
-    "push",
-    "put",
-    "rack",
-    "ramekin",
-    "right",
-    "salad",
-    "sauce",
-    "soup",
-    "stove",
-    "table",
-    "the",
-    "to",
-    "tomato",
-    "top",
-    "turn",
-    "up",
-    "white",
-    "wine",
-    "wooden",
-    "yellow",
-]
+INSTRUCTION_WORDS = """
+alphabet and back basket bbq between black book both bottle bottom bowl box butter cabinet caddy center cheese chocolate
+close compartment cookie cream drawer dressing from front in inside it juice ketchup left microwave middle milk moka mug
+next of on open orange pick place plate pot pots pudding push put rack ramekin right salad sauce soup stove table the to
+tomato top turn up white wine wooden yellow
+"""
 
 
 # ---- V-JEPA 2 -------------------------------------------------------------------------------------------------------
@@ -199,7 +134,7 @@ def _vlm_config(spec: Policy, tokenizer: PreTrainedTokenizerFast) -> SmolVLMConf
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec.hidden_size,
-        intermediate_size=2 * spec.hidden_size,
+        intermediate_size=8 * spec.hidden_size // 3,  # SmolLM2's ratio
         num_hidden_layers=spec.layers,
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.heads // 2,
@@ -246,5 +181,5 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         min_frequency=1,
         show_progress=False,
     )
-    bpe.train_from_iterator(INSTRUCTION_WORDS, trainer)
+    bpe.train_from_iterator(INSTRUCTION_WORDS.split(), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, extra_special_tokens=IMAGE_TOKENS, **SPECIAL_TOKENS)
