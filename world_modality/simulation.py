@@ -1,0 +1,296 @@
+"""LIBERO tasks in MuJoCo: one adapter, used by the recorder and the evaluator alike.
+
+Non-obvious behaviours:
+
+* Reset order: seed, `reset()`, set the initial state, settle. The fixtures (cabinet, stove) are drawn at `reset()` from
+  numpy's global generator and are no part of a state; a state set before `reset()` would be lost. A seeded reset
+  without a given state sets its own state again, so recording and evaluation take the same path.
+* The controller holds its orientation goal while the three rotation actions are *exactly* 0. The goal is the seeded
+  reset's orientation: setting an initial state leaves it alone, here as in LeRobot.
+* robosuite samples what it observes once per control step, shortly before the step's end, and a forced update moves
+  that moment. Observations are therefore those of `env.step` itself, and cameras that no one asked for are skipped
+  *inside* a sensor: disabling the sensor would move its sampling as well.
+* Raw camera images are rotated by 180 degrees, here and nowhere else (LeRobot's LiberoProcessorStep does the same).
+* Pixels depend on the render settings (`Simulation.render`), so training and evaluation must share them.
+* LIBERO's own `reset()` wrapper swallows every exception and tries again for ever: the environment inside it is used.
+* LIBERO asks a question on stdin where it finds no config, and robosuite chooses its OpenGL at import: hence the
+  environment variables above the imports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software rasterizer takes every core otherwise
+os.environ.setdefault("LIBERO_CONFIG_PATH", str(Path(sys.prefix) / "libero"))
+
+LIBERO_CONFIG = Path(os.environ["LIBERO_CONFIG_PATH"]) / "config.yaml"
+if not LIBERO_CONFIG.is_file():
+    raise ImportError(f"LIBERO is not set up: {LIBERO_CONFIG} is missing; `make setup` writes it")
+
+logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)  # its setup hints
+
+import mujoco  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from lerobot.processor.env_processor import LiberoProcessorStep  # noqa: E402
+from libero.libero import get_libero_path  # noqa: E402
+from libero.libero.benchmark import Task, task_maps  # noqa: E402
+from libero.libero.envs.env_wrapper import ControlEnv  # noqa: E402
+from mujoco.gl_context import GLContext  # noqa: E402
+from numpy._core.multiarray import _reconstruct  # noqa: E402
+from robosuite.utils.errors import RandomizationError  # noqa: E402
+from robosuite.utils.observables import Observable, sensor  # noqa: E402
+
+from world_modality.config import INIT_STATES_PER_TASK, Camera, Simulation  # noqa: E402
+
+CONTROL_FREQUENCY = 20  # control steps per simulated second
+ACTION_DIM = 7
+STATE_DIM = 8
+SETTLE_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], dtype=np.float64)  # hold still, gripper open
+CAMERA_NAMES: dict[Camera, str] = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
+MAX_IMAGE_SIZE = 1024  # [px]
+PICKLED_TYPES = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
+
+
+class SimulationError(ValueError):
+    """The simulator was asked for something it cannot do; the message names what and what is valid."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy sees after one control step."""
+
+    state: np.ndarray  # (8,) float32: gripper position [m] 3, axis-angle [rad] 3, finger positions [m] 2
+    images: dict[Camera, np.ndarray]  # of the cameras asked for: (H, W, 3) uint8
+
+
+def libero_task(suite: str, task_id: int) -> Task:
+    """Look a task up by its id in the suite's own order.
+
+    Raises:
+        SimulationError: no such suite or task.
+    """
+    if suite not in task_maps:
+        raise SimulationError(f"no LIBERO suite {suite!r}; valid: {', '.join(sorted(task_maps))}")
+    tasks = list(task_maps[suite].values())
+    if not 0 <= task_id < len(tasks):
+        raise SimulationError(f"{suite} has tasks 0 to {len(tasks) - 1}, not {task_id}")
+    if not tasks[task_id].language.strip():
+        raise SimulationError(f"{suite} task {task_id} has no instruction")
+    return tasks[task_id]
+
+
+class LiberoSimulation:
+    """One LIBERO task, driven episode by episode: `reset`, then `step` until success or the caller's horizon.
+
+    States and images of an episode are functions of (suite, task, render settings, seed, initial state, actions), bit
+    for bit, in any process. Seeding goes through numpy's global generator.
+    """
+
+    def __init__(self, spec: Simulation, task_id: int):
+        self.spec, self.task_id = spec, task_id
+        task = libero_task(spec.suite, task_id)
+        self.task_description = task.language
+        self.num_init_states = INIT_STATES_PER_TASK
+        # Rendering is ours, not robosuite's: a reset then costs no OpenGL context and no image that no one looks at.
+        self._libero = ControlEnv(
+            bddl_file_name=str(Path(get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file),
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+            control_freq=CONTROL_FREQUENCY,
+            ignore_done=True,
+        )
+        self._robot_state = LiberoProcessorStep()
+        self._renderer: _Renderer | None = None
+        self._wanted: Collection[Camera] = ()
+        self._images: dict[Camera, np.ndarray] = {}
+        self._is_reset = False
+        self._libero.env.add_observable(Observable("cameras", self._camera_sensor(), sampling_rate=CONTROL_FREQUENCY))
+
+    def reset(self, seed: int, init_state: np.ndarray | None = None, cameras: Collection[Camera] = ()) -> Observation:
+        """Begin an episode and let the scene settle.
+
+        Args:
+            seed: draws the fixtures and, where no state is given, everything else.
+            init_state: (S,) flattened MuJoCo state (time, positions, velocities); None keeps the reset's own.
+            cameras: whose images the returned observation holds.
+        """
+        _check_cameras(cameras)
+        self._wanted = ()
+        self._seeded_reset(seed)
+        own = self.sim_state()
+        settle = self.spec.settle_steps
+        self._wanted = () if settle else cameras
+        raw = self._libero.set_init_state(own if init_state is None else _checked_state(init_state, own.size))
+        for step in range(settle):
+            self._wanted = cameras if step == settle - 1 else ()
+            raw, *_ = self._libero.step(SETTLE_ACTION)
+        self._is_reset = True
+        return self._observation(raw)
+
+    def step(self, action: np.ndarray, cameras: Collection[Camera] = ()) -> tuple[Observation, bool]:
+        """Take one control step.
+
+        Args:
+            action: (7,) in [-1, 1]: relative translation 3, relative rotation 3, gripper (-1 opens, 1 closes). Rounded
+                to float32, the precision of a recorded action, so that a replayed recording is the episode itself.
+            cameras: whose images the returned observation holds; no other is rendered.
+
+        Returns:
+            the observation and whether the task is solved.
+        """
+        _check_cameras(cameras)
+        if not self._is_reset:
+            raise SimulationError("step before reset")
+        self._wanted = cameras
+        raw, *_ = self._libero.step(_checked_action(action))
+        return self._observation(raw), bool(self._libero.check_success())
+
+    def render(self, camera: Camera, size: int) -> np.ndarray:
+        """Take a picture of the present moment, for videos: (size, size, 3) uint8. Physics does not notice."""
+        _check_cameras([camera])
+        return self._draw(camera, size)
+
+    def sim_state(self) -> np.ndarray:
+        """The flattened MuJoCo state (S,) float64: time, positions, velocities. Fixtures' places are no part of it."""
+        return self._libero.get_sim_state()
+
+    def body_position(self, body: str) -> np.ndarray:
+        """Where a body of the scene is now: (3,) [m], world frame."""
+        return self._libero.sim.data.get_body_xpos(body).copy()
+
+    def grip_position(self) -> np.ndarray:
+        """Where the middle between the fingertips is now: (3,) [m], world frame."""
+        return self._libero.sim.data.get_site_xpos("gripper0_grip_site").copy()
+
+    def grip_rotation(self) -> np.ndarray:
+        """How the gripper is turned now: (3, 3), world frame."""
+        return self._libero.sim.data.get_site_xmat("gripper0_grip_site").copy()
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self._libero.close()
+
+    def __enter__(self) -> LiberoSimulation:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _seeded_reset(self, seed: int) -> None:
+        self._libero.seed(seed)
+        while True:
+            try:
+                self._libero.env.reset()
+                return
+            except RandomizationError:  # no free place for an object: draw again, as LIBERO does
+                continue
+
+    def _camera_sensor(self):
+        @sensor(modality="image")
+        def look(_cache) -> float:
+            self._images = {camera: self._draw(camera, self.spec.camera_size) for camera in self._wanted}
+            return 0.0
+
+        return look
+
+    def _draw(self, camera: Camera, size: int) -> np.ndarray:
+        sim = self._libero.sim
+        if self._renderer is None:
+            self._renderer = _Renderer(sim.model._model, self.spec.render)
+        return self._renderer.draw(sim.model._model, sim.data._data, CAMERA_NAMES[camera], size)
+
+    def _observation(self, raw: dict) -> Observation:
+        eef = {"pos": raw["robot0_eef_pos"], "quat": raw["robot0_eef_quat"]}
+        nested = {"eef": _batched(eef), "gripper": _batched({"qpos": raw["robot0_gripper_qpos"]})}
+        state = self._robot_state.observation({"observation.robot_state": nested})["observation.state"]
+        return Observation(state=state[0].numpy(), images=dict(self._images))
+
+
+class _Renderer:
+    """An offscreen OpenGL context. It outlives hard resets: the model they build has the same meshes and textures."""
+
+    def __init__(self, model: mujoco.MjModel, settings: str):
+        self._fast = settings == "fast"
+        self._gl = GLContext(MAX_IMAGE_SIZE, MAX_IMAGE_SIZE)
+        self._gl.make_current()
+        model.vis.global_.offwidth = model.vis.global_.offheight = MAX_IMAGE_SIZE
+        if self._fast:
+            model.vis.quality.offsamples = 0
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[0] = 0  # collision shapes, which robosuite hides
+
+    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
+        """Draw what `camera` sees: (size, size, 3) uint8, rotated by 180 degrees from OpenGL's order."""
+        self._gl.make_current()
+        self._camera.fixedcamid = model.camera(camera).id
+        scene = mujoco.MjvScene(model, maxgeom=1000)
+        scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = not self._fast
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, data, self._options, mujoco.MjvPerturb(), self._camera, everything, scene)
+        viewport = mujoco.MjrRect(0, 0, size, size)
+        mujoco.mjr_render(viewport, scene, self._context)
+        pixels = np.empty((size, size, 3), np.uint8)
+        mujoco.mjr_readPixels(pixels, None, viewport, self._context)
+        return np.ascontiguousarray(pixels[::-1, ::-1])
+
+    def close(self) -> None:
+        self._context.free()
+        self._gl.free()
+
+
+def benchmark_init_states(suite: str, task_id: int) -> np.ndarray:
+    """LIBERO's own initial states of a task, which only evaluation uses: (50, S) float64.
+
+    The files are pickles; nothing but numpy arrays is let out of them.
+    """
+    task = libero_task(suite, task_id)
+    path = Path(get_libero_path("init_states")) / task.problem_folder / task.init_states_file
+    with torch.serialization.safe_globals(PICKLED_TYPES):
+        states = torch.load(path, weights_only=True)
+    if states.ndim != 2 or len(states) != INIT_STATES_PER_TASK:
+        raise SimulationError(f"{path}: expected {INIT_STATES_PER_TASK} initial states, found {states.shape}")
+    return states.astype(np.float64)
+
+
+def init_state_sha256(state: np.ndarray) -> str:
+    """Name an initial state by its values: hex digest of its little-endian float64 bytes."""
+    return hashlib.sha256(np.ascontiguousarray(state, dtype="<f8").tobytes()).hexdigest()
+
+
+def _check_cameras(cameras: Collection[Camera]) -> None:
+    unknown = [camera for camera in cameras if camera not in CAMERA_NAMES]
+    if unknown:
+        raise SimulationError(f"no camera {unknown[0]!r}; valid: {', '.join(CAMERA_NAMES)}")
+
+
+def _checked_action(action: np.ndarray) -> np.ndarray:
+    action = np.asarray(action, dtype=np.float32)
+    if action.shape != (ACTION_DIM,) or not np.isfinite(action).all():
+        raise SimulationError(f"an action is {ACTION_DIM} finite numbers, not {action}")
+    return action.astype(np.float64)
+
+
+def _checked_state(state: np.ndarray, size: int) -> np.ndarray:
+    state = np.asarray(state, dtype=np.float64)
+    if state.shape != (size,) or not np.isfinite(state).all():
+        raise SimulationError(f"an initial state of this task is {size} finite numbers, not {state.shape}: {state}")
+    return state
+
+
+def _batched(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
