@@ -1,0 +1,51 @@
+# Every command sets up first what it lacks; a finished set-up is recognised at once.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+TIERS ?= unit dag e2e
+# MuJoCo draws without a display; a spinning OpenMP thread would take the core of the job beside it.
+export MUJOCO_GL ?= egl
+export OMP_WAIT_POLICY ?= PASSIVE
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup decision test lint dag lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## system packages, .venv with the locked versions, LIBERO's assets
+	@bash envs/setup.sh
+
+decision: setup  ## the whole experiment, ending in results/decision.txt
+	@snakemake results/decision.txt
+	@printf '\n'; cat results/decision.txt
+
+test: setup  ## lint, then every test, tier by tier; TIERS="unit" for some of them
+	@bash tests/run_tiers.sh $(TIERS)
+
+lint: setup  ## formatting, static checks, module order, Snakemake's lint, schema drift
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	lint-imports --no-cache
+	python scripts/write_config_schema.py --check
+	snakemake --lint
+
+dag: setup  ## results/dag.svg and results/rulegraph.svg, both branches of the tree included
+	@mkdir -p results
+	@for graph in dag rulegraph; do \
+	  snakemake --$$graph --forceall --configfile experiments/both_branches.yaml --quiet all | dot -Tsvg > results/$$graph.svg; \
+	  echo results/$$graph.svg; \
+	done
+
+lock: setup  ## resolve pyproject.toml again into envs/ (UPGRADE=--upgrade for newer versions)
+	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.12 \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE) --quiet \
+	  --output-file envs/requirements.lock
+	python scripts/write_conda_environment.py
+
+clean:  ## remove results, logs and Snakemake's memory of them; .venv stays
+	rm -rf results logs .snakemake

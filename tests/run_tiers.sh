@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Lint, then the test tiers named (`make test`): every one runs, each one's time is printed, any failure fails the whole.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+summary=()
+status=0
+
+tier() {  # NAME COMMAND...
+  local name=$1 start=$SECONDS outcome=passed
+  shift
+  printf '\n==== %s: %s\n' "$name" "$*"
+  "$@" || { outcome=FAILED status=1; }
+  summary+=("$(printf '%-6s %s in %d s' "$name" "$outcome" $((SECONDS - start)))")
+}
+
+tier lint make lint
+for name in "$@"; do
+  tier "$name" python -m pytest "tests/$name" --durations=5
+done
+
+printf '\n==== tiers\n'
+printf '%s\n' "${summary[@]}"
+exit "$status"
