@@ -315,9 +315,10 @@ class Experiment(_Section):
         """Cameras whose latents the training of option `name` reads."""
         return self.options[self.checkpoint_option(name)].cameras
 
-    def pickup_options(self) -> list[str]:
-        """Options evaluated before the tree branches: the roles and the ablations beside them."""
-        return list(self.run)
+    def known_options(self) -> list[str]:
+        """Options the decision reads whatever the branch."""
+        wrist = [self.decision.wrist] if self.decision.wrist_experiment == "always" else []
+        return list(dict.fromkeys([*self.run, *wrist]))
 
     def blocks(self) -> list[int]:
         """Numbers of the blocks of initial states that `evaluation.episodes` asks for."""
@@ -334,6 +335,12 @@ class Experiment(_Section):
             seed=d.seed,
             image_keys=self.image_keys,
         )
+
+    def encoder_spec(self) -> Encoder:
+        return self.encoder
+
+    def vlm_spec(self) -> Policy:
+        return self.policy
 
     def train_spec(self, name: str) -> TrainSpec:
         option = self.options[name]
@@ -366,6 +373,17 @@ class Experiment(_Section):
                 n_action_steps=self.evaluation.n_action_steps,
             ),
         )
+
+    def evaluation_spec(self, name: str) -> EvaluationSpec:
+        return EvaluationSpec(
+            rollout=self.rollout_spec(name),
+            label=self.options[name].label,
+            scale=self.scale,
+            episodes=self.evaluation.episodes,
+        )
+
+    def decision_spec(self) -> DecisionSpec:
+        return DecisionSpec(decision=self.decision, options=self.options, run=self.run, scale=self.scale)
 
 
 class RecordSpec(_Section):
@@ -412,6 +430,24 @@ class RolloutSpec(_Section):
     images: str
     world_cameras: tuple[Camera, ...]
     protocol: EvalProtocol
+
+
+class EvaluationSpec(_Section):
+    """What an evaluation file says beside its episodes."""
+
+    rollout: RolloutSpec
+    label: str
+    scale: str
+    episodes: int
+
+
+class DecisionSpec(_Section):
+    """What the judgement and the decision depend on, beside the evaluations."""
+
+    decision: Decision
+    options: dict[OptionName, Option]
+    run: list[OptionName]
+    scale: str
 
 
 def load_experiment(config: dict[str, Any]) -> Experiment:

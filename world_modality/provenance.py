@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIRST_PARTY = ("world_modality", "lerobot_policy_world_modality")
 NOT_HASHED = ("world_modality.config", "world_modality.provenance")
@@ -68,6 +70,11 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a whole JSON file ({error})") from None
+
+
+def write_run_config(config: dict[str, Any], path: str | Path) -> None:
+    """Write the merged configuration for people to read; no rule reads it."""
+    write_text(path, yaml.safe_dump(config, sort_keys=False))
 
 
 def file_sha256(path: str | Path) -> str:

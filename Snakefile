@@ -1,0 +1,57 @@
+"""Does a predicted future of what a camera sees help a robot policy pick things up, and from which camera?
+
+    demonstrations -> latents_<camera> -> ckpt_<option> -> eval_<option>_<task> -> pickup -> decision
+
+Nothing is decided here: `config.yaml` says what the experiment is, the rules say how each artifact is made, the library
+makes it, and the tree branches in the checkpoint `judge_pickup`.
+"""
+
+from snakemake.utils import min_version
+
+from world_modality.config import load_experiment
+from world_modality.provenance import source_hash, write_run_config
+
+min_version("9.27")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+experiment = load_experiment(config)
+
+
+onstart:
+    write_run_config(config, "results/run_config.yaml")
+
+
+wildcard_constraints:
+    option=r"[A-Z][A-Za-z0-9-]*",
+    camera="front|wrist",
+    task=r"\d+",
+    seed=r"\d+",
+    block=r"\d+",
+
+
+localrules:
+    all,
+    write_manifest,
+    collect_evaluation,
+    judge_pickup,
+    decide,
+    plot_success,
+
+
+rule all:
+    """The decision and its figures."""
+    input:
+        "results/decision.txt",
+        "results/figures/success.svg",
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/latents.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/decide.smk"
+include: "rules/report.smk"

@@ -1,0 +1,159 @@
+"""What the rules ask the experiment: specs as JSON (design: rebuilding only what changed) and lists of artifacts."""
+
+import sys
+from pathlib import Path
+
+from world_modality.provenance import read_json
+
+SCRIPTS = f"{workflow.basedir}/scripts"
+
+# The rules' programs run with the Python that runs Snakemake, whether or not its environment is activated.
+shell.prefix(
+    f"export PATH={Path(sys.executable).parent}:$PATH OMP_WAIT_POLICY=PASSIVE; set -euo pipefail; "
+)
+
+
+def demonstration_parts(wildcards):
+    """The recordings of each task, in the order of the config."""
+    return [
+        f"results/demonstrations/task_{task}"
+        for task in experiment.demonstrations.tasks
+    ]
+
+
+def image_key(wildcards):
+    return experiment.image_keys[wildcards.camera]
+
+
+def training_spec(wildcards):
+    return experiment.train_spec(wildcards.option).model_dump_json()
+
+
+def training_inputs(wildcards):
+    """The demonstrations, the small VLM and, for an option with a world modality, its encoder and latents."""
+    inputs = {"dataset": "results/dataset", "vlm": "results/vlm"}
+    cameras = experiment.options[wildcards.option].cameras
+    if cameras:
+        inputs["encoder"] = "results/encoder"
+        inputs["latents"] = [f"results/latents_{camera}.parquet" for camera in cameras]
+    return inputs
+
+
+def world_flags(wildcards):
+    """The flags that say which camera's latents the option is trained on; none for an option without."""
+    cameras = experiment.options[wildcards.option].cameras
+    if not cameras:
+        return ""
+    keys = " ".join(experiment.image_keys[camera] for camera in cameras)
+    latents = " ".join(
+        f"{camera}=results/latents_{camera}.parquet" for camera in cameras
+    )
+    return f"--image_key {keys} --latents {latents} --encoder results/encoder"
+
+
+def checkpoints_of_option(wildcards):
+    return [
+        f"results/ckpt_{wildcards.option}/seed_{seed}"
+        for seed in experiment.training.seeds
+    ]
+
+
+def rolled_out_checkpoint(wildcards):
+    """The checkpoint of one training seed that an option rolls out: its own, or that of `checkpoint_of`."""
+    return f"results/ckpt_{experiment.checkpoint_option(wildcards.option)}/seed_{wildcards.seed}"
+
+
+def filmed_checkpoint(wildcards):
+    return f"results/ckpt_{experiment.checkpoint_option(wildcards.option)}/seed_{experiment.training.seeds[0]}"
+
+
+def rolled_out_manifest(wildcards):
+    return (
+        f"results/ckpt_{experiment.checkpoint_option(wildcards.option)}/manifest.json"
+    )
+
+
+def rollout_inputs(wildcards):
+    """The checkpoint, and the encoder where the option encodes what it sees at rollout."""
+    encoder = (
+        {"encoder": "results/encoder"}
+        if experiment.latent_cameras(wildcards.option)
+        else {}
+    )
+    return {
+        "checkpoint": rolled_out_checkpoint(wildcards),
+        "vlm": "results/vlm",
+        **encoder,
+    }
+
+
+def video_inputs(wildcards):
+    encoder = (
+        {"encoder": "results/encoder"}
+        if experiment.latent_cameras(wildcards.option)
+        else {}
+    )
+    return {"checkpoint": filmed_checkpoint(wildcards), "vlm": "results/vlm", **encoder}
+
+
+def rollout_spec(wildcards):
+    return experiment.rollout_spec(wildcards.option).model_dump_json()
+
+
+def evaluation_spec(wildcards):
+    return experiment.evaluation_spec(wildcards.option).model_dump_json()
+
+
+def first_init_state(wildcards):
+    return int(wildcards.block) * experiment.evaluation.block_size
+
+
+def blocks_of_seed(option, task, seed):
+    return [
+        f"results/rollouts/{option}/seed_{seed}/task_{task}/block_{block}.jsonl"
+        for block in experiment.blocks()
+    ]
+
+
+def filmed_blocks(wildcards):
+    return blocks_of_seed(
+        wildcards.option, wildcards.task, experiment.training.seeds[0]
+    )
+
+
+def evaluated_blocks(wildcards):
+    return [
+        block
+        for seed in experiment.training.seeds
+        for block in blocks_of_seed(wildcards.option, wildcards.task, seed)
+    ]
+
+
+def evaluations(options, tasks):
+    return [
+        f"results/eval_{option}_{task}.json" for option in options for task in tasks
+    ]
+
+
+def pickup_evaluations(wildcards):
+    return evaluations(experiment.run, experiment.decision.pickup_tasks)
+
+
+def known_evaluations(wildcards):
+    """What the decision reads whatever the branch."""
+    return evaluations(experiment.known_options(), experiment.evaluation.tasks)
+
+
+def scheduled_evaluations(wildcards):
+    """What the branch of the tree adds; asking for it waits for the checkpoint."""
+    verdict = read_json(checkpoints.judge_pickup.get().output.verdict)
+    added = [
+        option
+        for option in verdict["scheduled"]
+        if option not in experiment.known_options()
+    ]
+    return evaluations(added, experiment.evaluation.tasks)
+
+
+def decision_spec(wildcards):
+    return experiment.decision_spec().model_dump_json()

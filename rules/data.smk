@@ -1,0 +1,69 @@
+"""Demonstrations: the scripted expert in the simulator, or a dataset from the hub."""
+
+if experiment.demonstrations.source == "simulate":
+
+    rule record_demonstrations:
+        """Record the scripted expert's demonstrations of one task."""
+        output:
+            directory("results/demonstrations/task_{task}"),
+        log:
+            "logs/record_demonstrations/task_{task}.log",
+        benchmark:
+            "benchmarks/out/record_demonstrations/task_{task}.tsv"
+        conda:
+            "../envs/pipeline.yaml"
+        resources:
+            mem_mb=4000,
+            runtime=120,
+        params:
+            spec=experiment.record_spec().model_dump_json(),
+            source=source_hash("scripts/record_demonstrations.py"),
+        message:
+            "Record the demonstrations of task {wildcards.task}"
+        shell:
+            "python {SCRIPTS}/record_demonstrations.py --task {wildcards.task} --spec {params.spec:q}"
+            " --output {output} 2>&1 | tee {log}"
+
+    rule aggregate_demonstrations:
+        """Join the recordings of all tasks into one LeRobotDataset."""
+        input:
+            parts=demonstration_parts,
+        output:
+            directory("results/dataset"),
+        log:
+            "logs/aggregate_demonstrations.log",
+        conda:
+            "../envs/pipeline.yaml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            source=source_hash("scripts/aggregate_demonstrations.py"),
+        message:
+            "Join the recordings into one LeRobotDataset"
+        shell:
+            "python {SCRIPTS}/aggregate_demonstrations.py --parts {input.parts} --output {output}"
+            " 2>&1 | tee {log}"
+
+else:
+
+    rule fetch_demonstrations:
+        """Take the demonstrations from the hub, at a pinned commit."""
+        output:
+            directory("results/dataset"),
+        log:
+            "logs/fetch_demonstrations.log",
+        conda:
+            "../envs/pipeline.yaml"
+        resources:
+            mem_mb=8000,
+            runtime=240,
+        params:
+            repo_id=experiment.demonstrations.repo_id,
+            revision=experiment.demonstrations.revision,
+            source=source_hash("scripts/fetch_demonstrations.py"),
+        message:
+            "Fetch {params.repo_id}"
+        shell:
+            "python {SCRIPTS}/fetch_demonstrations.py --repo_id {params.repo_id}"
+            " --revision {params.revision} --output {output} 2>&1 | tee {log}"

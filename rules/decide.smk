@@ -1,0 +1,44 @@
+"""The decision tree: the checkpoint that judges the pickup tasks, and the decision at its end."""
+
+
+checkpoint judge_pickup:
+    """Judge the world modality on the pickup tasks and say what runs next."""
+    input:
+        evaluations=pickup_evaluations,
+    output:
+        verdict="results/pickup.json",
+    log:
+        "logs/judge_pickup.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        spec=decision_spec,
+        source=source_hash("scripts/judge_pickup.py"),
+    message:
+        "Judge the world modality on the pickup tasks"
+    shell:
+        "python {SCRIPTS}/judge_pickup.py --evaluations {input.evaluations} --spec {params.spec:q}"
+        " --output {output.verdict} 2>&1 | tee {log}"
+
+
+rule decide:
+    """Walk the decision tree to its end and write the decision."""
+    input:
+        pickup="results/pickup.json",
+        known=known_evaluations,
+        scheduled=scheduled_evaluations,
+    output:
+        data="results/decision.json",
+        text="results/decision.txt",
+    log:
+        "logs/decide.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        spec=decision_spec,
+        source=source_hash("scripts/decide.py"),
+    message:
+        "Decide"
+    shell:
+        "python {SCRIPTS}/decide.py --pickup {input.pickup} --evaluations {input.known} {input.scheduled}"
+        " --spec {params.spec:q} --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"

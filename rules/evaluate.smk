@@ -1,0 +1,78 @@
+"""Evaluations: closed-loop rollouts in fixed blocks of initial states, the same for every option."""
+
+
+rule evaluate_policy:
+    """Roll out one block of initial states."""
+    input:
+        unpack(rollout_inputs),
+    output:
+        "results/rollouts/{option}/seed_{seed}/task_{task}/block_{block}.jsonl",
+    log:
+        "logs/evaluate_policy/{option}_seed_{seed}_task_{task}_block_{block}.log",
+    benchmark:
+        "benchmarks/out/evaluate_policy/{option}_seed_{seed}_task_{task}_block_{block}.tsv"
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=rollout_spec,
+        first=first_init_state,
+        count=experiment.evaluation.block_size,
+        source=source_hash("scripts/evaluate_policy.py"),
+    message:
+        "Evaluate option {wildcards.option} on task {wildcards.task}, block {wildcards.block}"
+    shell:
+        "python {SCRIPTS}/evaluate_policy.py --checkpoint {input.checkpoint} --task {wildcards.task}"
+        " --seed {wildcards.seed} --first {params.first} --count {params.count} --spec {params.spec:q}"
+        " --output {output} 2>&1 | tee {log}"
+
+
+rule record_videos:
+    """Film the first success and the first failure."""
+    input:
+        unpack(video_inputs),
+        blocks=filmed_blocks,
+    output:
+        directory("results/videos/{option}/task_{task}"),
+    log:
+        "logs/record_videos/{option}_task_{task}.log",
+    benchmark:
+        "benchmarks/out/record_videos/{option}_task_{task}.tsv"
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=rollout_spec,
+        size=experiment.evaluation.video_size,
+        source=source_hash("scripts/record_videos.py"),
+    message:
+        "Film option {wildcards.option} on task {wildcards.task}"
+    shell:
+        "python {SCRIPTS}/record_videos.py --checkpoint {input.checkpoint} --task {wildcards.task}"
+        " --blocks {input.blocks} --size {params.size} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
+
+
+rule collect_evaluation:
+    """Join an option's blocks of one task."""
+    input:
+        blocks=evaluated_blocks,
+        manifest=rolled_out_manifest,
+        videos="results/videos/{option}/task_{task}",
+    output:
+        "results/eval_{option}_{task}.json",
+    log:
+        "logs/collect_evaluation/{option}_{task}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        spec=evaluation_spec,
+        source=source_hash("scripts/collect_evaluation.py"),
+    message:
+        "Join the rollouts of option {wildcards.option} on task {wildcards.task}"
+    shell:
+        "python {SCRIPTS}/collect_evaluation.py --task {wildcards.task} --manifest {input.manifest}"
+        " --blocks {input.blocks} --videos {input.videos} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"

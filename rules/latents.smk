@@ -1,0 +1,53 @@
+"""World latents: V-JEPA 2 over every window of m frames of one camera."""
+
+
+rule build_encoder:
+    """Build the V-JEPA 2 of the experiment, in the format of the published ones."""
+    output:
+        directory("results/encoder"),
+    log:
+        "logs/build_encoder.log",
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=experiment.encoder_spec().model_dump_json(),
+        source=source_hash("scripts/build_encoder.py"),
+    message:
+        "Build the encoder"
+    shell:
+        "python {SCRIPTS}/build_encoder.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
+
+
+rule encode_latents:
+    """Encode the world latents of one camera."""
+    input:
+        dataset="results/dataset",
+        encoder="results/encoder",
+    output:
+        "results/latents_{camera}.parquet",
+    log:
+        "logs/encode_latents/{camera}.log",
+    benchmark:
+        "benchmarks/out/encode_latents/{camera}.tsv"
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        image_key=image_key,
+        image_size=experiment.encoder.image_size,
+        window=experiment.world.window,
+        batch_size=experiment.encoder.batch_size,
+        device=experiment.device,
+        source=source_hash("scripts/precompute_world_latents.py"),
+    message:
+        "Encode the latents of the {wildcards.camera} camera"
+    shell:
+        "python {SCRIPTS}/precompute_world_latents.py --dataset {input.dataset}"
+        " --image_key {params.image_key} --temporal_window {params.window} --encoder {input.encoder}"
+        " --image_size {params.image_size} --batch_size {params.batch_size} --device {params.device}"
+        " --output {output} 2>&1 | tee {log}"

@@ -1,0 +1,25 @@
+"""Join the blocks of rollouts of one option and task into its evaluation.
+
+Reads the blocks, the option's manifest and its videos; writes `results/eval_<option>_<task>.json`. An episode that was
+made by another checkpoint or under another protocol is refused.
+"""
+
+import argparse
+from pathlib import Path
+
+from world_modality.config import EvaluationSpec
+from world_modality.evaluation import collect_evaluation
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--task", type=int, required=True, help="task id within the suite")
+parser.add_argument("--manifest", type=Path, required=True)
+parser.add_argument("--blocks", type=Path, nargs="+", required=True)
+parser.add_argument("--videos", type=Path, required=True, help="folder of the task's videos")
+parser.add_argument("--spec", type=EvaluationSpec.model_validate_json, required=True, help="what was asked for (JSON)")
+parser.add_argument("--output", type=Path, required=True)
+
+if __name__ == "__main__":
+    arguments = parser.parse_args()
+    collect_evaluation(
+        arguments.spec, arguments.task, arguments.manifest, arguments.blocks, arguments.videos, arguments.output
+    )

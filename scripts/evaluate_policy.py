@@ -1,0 +1,25 @@
+"""Roll out a checkpoint in closed loop from a block of benchmark initial states.
+
+Reads a checkpoint (a LeRobot `pretrained_model`); writes one JSON line per episode. An episode depends on the policy,
+the task and the initial state alone, so blocks may run anywhere and in any order.
+"""
+
+import argparse
+from pathlib import Path
+
+from world_modality.config import RolloutSpec
+from world_modality.rollout import evaluate_block
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--checkpoint", type=Path, required=True)
+parser.add_argument("--task", type=int, required=True, help="task id within the suite")
+parser.add_argument("--seed", type=int, required=True, help="training seed of the checkpoint, recorded")
+parser.add_argument("--first", type=int, required=True, help="first initial state of the block")
+parser.add_argument("--count", type=int, required=True, help="initial states in the block")
+parser.add_argument("--spec", type=RolloutSpec.model_validate_json, required=True, help="protocol and option (JSON)")
+parser.add_argument("--output", type=Path, required=True)
+
+if __name__ == "__main__":
+    arguments = parser.parse_args()
+    block = range(arguments.first, arguments.first + arguments.count)
+    evaluate_block(arguments.checkpoint, arguments.spec, arguments.task, arguments.seed, block, arguments.output)

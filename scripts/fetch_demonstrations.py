@@ -1,0 +1,25 @@
+"""Take the demonstrations from the hub instead of recording them.
+
+Reads a dataset by id at a pinned commit; writes the LeRobotDataset folder the later stages read.
+"""
+
+import argparse
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from world_modality.demonstrations import load_dataset
+from world_modality.provenance import atomic_path
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--repo_id", required=True, help="dataset id on the hub")
+parser.add_argument("--revision", required=True, help="commit the dataset is pinned to")
+parser.add_argument("--output", type=Path, required=True, help="folder to write")
+
+if __name__ == "__main__":
+    arguments = parser.parse_args()
+    with atomic_path(arguments.output) as folder:
+        snapshot_download(
+            arguments.repo_id, repo_type="dataset", revision=arguments.revision, local_dir=folder, max_workers=8
+        )
+        load_dataset(folder)

@@ -1,0 +1,25 @@
+"""Film an option's first success and first failure on a task.
+
+Reads a checkpoint and the blocks it was evaluated in; writes a folder of mp4 files. The episodes are rolled out once
+more, and must end as they did when they were evaluated.
+"""
+
+import argparse
+from pathlib import Path
+
+from world_modality.config import RolloutSpec
+from world_modality.rollout import record_videos
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the first training seed")
+parser.add_argument("--task", type=int, required=True, help="task id within the suite")
+parser.add_argument("--blocks", type=Path, nargs="+", required=True, help="that seed's blocks of rollouts")
+parser.add_argument("--size", type=int, required=True, help="side of the square video [px]")
+parser.add_argument("--spec", type=RolloutSpec.model_validate_json, required=True, help="protocol and option (JSON)")
+parser.add_argument("--output", type=Path, required=True, help="folder to write")
+
+if __name__ == "__main__":
+    arguments = parser.parse_args()
+    record_videos(
+        arguments.checkpoint, arguments.spec, arguments.task, arguments.blocks, arguments.size, arguments.output
+    )

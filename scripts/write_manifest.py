@@ -1,0 +1,18 @@
+"""Join an option's checkpoints into its manifest.
+
+Reads the checkpoint folders of every seed; writes `results/ckpt_<option>/manifest.json`, the file to ask for.
+"""
+
+import argparse
+from pathlib import Path
+
+from world_modality.manifest import write_manifest
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--option", required=True)
+parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, metavar="FOLDER", help="one folder per seed")
+parser.add_argument("--output", type=Path, required=True)
+
+if __name__ == "__main__":
+    arguments = parser.parse_args()
+    write_manifest(arguments.option, arguments.checkpoints, arguments.output)

@@ -1,0 +1,140 @@
+"""Evaluations: episodes, their seeds, the blocks they are rolled out in, and the file that joins them.
+
+Light (no torch): the decision reads evaluations without loading a simulator or a policy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from world_modality.config import LIBERO_SUITE_SIZES, EvaluationSpec
+from world_modality.provenance import package_versions, read_json, text_sha256, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """The outcome of one rollout, and all that determined it beside policy and task."""
+
+    init_state_id: int
+    init_state_sha256: str
+    env_seed: int
+    noise_seed: int
+    train_seed: int
+    success: bool
+    steps: int
+
+
+def env_seed(task_id: int, init_state_id: int) -> int:
+    """Seed of the simulator's reset (fixtures are drawn from it); 31 bits."""
+    return _seed("env", task_id, init_state_id)
+
+
+def noise_seed(task_id: int, init_state_id: int, chunk: int = 0) -> int:
+    """Seed of one chunk's flow noise; 31 bits. An episode records its first chunk's."""
+    return _seed("noise", task_id, init_state_id, chunk)
+
+
+def _seed(*parts: str | int) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big") >> 1
+
+
+# ---- blocks ---------------------------------------------------------------------------------------------------------
+
+
+def block_row(episode: Episode, made_from: dict) -> str:
+    """One line of a block: the episode and what it was made from."""
+    return json.dumps(dataclasses.asdict(episode) | made_from, sort_keys=True)
+
+
+def read_rows(blocks: list[Path]) -> list[dict]:
+    """The lines of several blocks, by training seed and initial state.
+
+    Raises:
+        ValueError: a line is truncated, or an episode appears twice.
+    """
+    rows = []
+    for path in blocks:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                raise ValueError(f"{path}:{number}: not a whole line of JSON") from None
+    keys = [(row["train_seed"], row["init_state_id"]) for row in rows]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"{blocks[0].parent}: an episode appears twice")
+    return sorted(rows, key=lambda row: (row["train_seed"], row["init_state_id"]))
+
+
+def episode_of(row: dict) -> Episode:
+    return Episode(**{field.name: row[field.name] for field in dataclasses.fields(Episode)})
+
+
+def filmed_episodes(episodes: list[Episode]) -> dict[str, Episode]:
+    """The first success and the first failure of the first training seed, by the name of their video."""
+    chosen = {}
+    for episode in episodes:
+        outcome = "success" if episode.success else "failure"
+        if episode.train_seed == episodes[0].train_seed and not any(name.startswith(outcome) for name in chosen):
+            chosen[f"{outcome}_init_state_{episode.init_state_id:02d}.mp4"] = episode
+    return chosen
+
+
+# ---- the evaluation file --------------------------------------------------------------------------------------------
+
+
+def collect_evaluation(
+    spec: EvaluationSpec, task_id: int, manifest: Path, blocks: list[Path], videos: Path, output: Path
+) -> None:
+    """Join the blocks of one option and task into `eval_<option>_<task>.json`.
+
+    Raises:
+        ValueError: an episode is missing, or was made by another checkpoint or under another protocol.
+    """
+    rollout, trained = spec.rollout, read_json(manifest)
+    hashes = {int(seed): checkpoint["weights_sha256"] for seed, checkpoint in trained["seeds"].items()}
+    rows = [row for row in read_rows(blocks) if row["init_state_id"] < spec.episodes]
+    for row in rows:
+        _check_row(row, rollout, task_id, hashes)
+    episodes = [episode_of(row) for row in rows]
+    wanted = [(seed, init_state) for seed in sorted(hashes) for init_state in range(spec.episodes)]
+    if [(e.train_seed, e.init_state_id) for e in episodes] != wanted:
+        raise ValueError(f"{rollout.option}, task {task_id}: the blocks do not hold episodes 0 to {spec.episodes - 1}")
+    film = {episode: str(videos / name) for name, episode in filmed_episodes(episodes).items()}
+    protocol = rollout.protocol
+    evaluation = {
+        "scale": spec.scale,
+        "suite_tasks": LIBERO_SUITE_SIZES[protocol.simulation.suite],
+        "task": {"id": task_id, "description": rows[0]["instruction"]},
+        "option": {"name": rollout.option, "label": spec.label},
+        "protocol": protocol.model_dump(mode="json") | {"versions": _versions()},
+        "rollout": {"memory": rollout.memory, "images": rollout.images, "world_cameras": list(rollout.world_cameras)},
+        "checkpoint": {
+            "option": rollout.option,
+            "source_option": rollout.source_option,
+            "hashes": {f"seed_{seed}": sha256 for seed, sha256 in hashes.items()},
+        },
+        "world": {f"seed_{seed}": c["world"] for seed, c in trained["seeds"].items() if c["world"]} or None,
+        "training_budget": trained["training_budget"],
+        "episodes": [dataclasses.asdict(episode) | {"video": film.get(episode)} for episode in episodes],
+    }
+    write_json(output, evaluation)
+
+
+def _check_row(row: dict, rollout, task_id: int, hashes: dict[int, str]) -> None:
+    expected = {
+        "option": rollout.option,
+        "task": task_id,
+        "checkpoint_sha256": hashes.get(row["train_seed"]),
+        "protocol_sha256": text_sha256(rollout.protocol.model_dump_json()),
+    }
+    for key, value in expected.items():
+        if row[key] != value:
+            where = f"{rollout.option}, task {task_id}, init state {row['init_state_id']}"
+            raise ValueError(f"{where}: the rollout's {key} is {row[key]}, expected {value}")
+
+
+def _versions() -> dict[str, str]:
+    return package_versions("lerobot", "hf-libero", "robosuite", "mujoco", "torch")

@@ -1,0 +1,33 @@
+"""Progress lines that people follow in a terminal and find again in a rule's log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class Progress:
+    """Print `stage  done/total  note  time left`, at most once every `every` seconds and always at the end."""
+
+    def __init__(self, stage: str, total: int, done: int = 0, every: float = 10.0):
+        self.stage, self.total, self.every = stage, total, every
+        self.started_at, self.started_from, self.printed_at = time.monotonic(), done, 0.0
+
+    def update(self, done: int, note: str = "") -> None:
+        now = time.monotonic()
+        if done < self.total and now - self.printed_at < self.every:
+            return
+        self.printed_at = now
+        print(f"{self.stage:<28} {done:>5}/{self.total}  {note:<38} {self._left(done, now)}".rstrip(), file=sys.stderr)
+        sys.stderr.flush()
+
+    def _left(self, done: int, now: float) -> str:
+        if done >= self.total:
+            return f"done in {_minutes(now - self.started_at)}"
+        if done <= self.started_from:
+            return ""
+        return f"{_minutes((now - self.started_at) / (done - self.started_from) * (self.total - done))} left"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"

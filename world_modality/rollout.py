@@ -1,0 +1,240 @@
+"""Closed-loop evaluation: one episode is f(policy, task, init state, seeds) and nothing else.
+
+The seeds of an episode follow from its task and initial state alone, so every option meets the same worlds and the same
+flow noise, and the order, number or place of the jobs that run the episodes changes nothing.
+
+Non-obvious behaviours:
+* Cameras are rendered only on steps whose images are used: all of the policy's at the start of a chunk, the world
+  cameras on the last `T_ctx + m - 1` steps before one, none elsewhere.
+* A policy predicts `chunk_size` actions and executes the first `n_action_steps`; the flow noise of each chunk comes
+  from its own generator, on the CPU, whatever the device.
+* An episode that crashes says nothing about the policy: it is tried once more in a fresh simulation, and if it crashes
+  again the job fails and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+from lerobot_policy_world_modality import SmolVLAWorldConfig
+from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
+from world_modality.config import RolloutSpec
+from world_modality.evaluation import (
+    Episode,
+    block_row,
+    env_seed,
+    episode_of,
+    filmed_episodes,
+    noise_seed,
+    read_rows,
+)
+from world_modality.progress import Progress
+from world_modality.provenance import atomic_path, file_sha256, text_sha256
+from world_modality.simulation import (
+    LiberoSimulation,
+    Observation,
+    benchmark_init_states,
+    init_state_sha256,
+)
+
+VIDEO_FPS = 20  # control steps a second in LIBERO
+
+
+class Pilot:
+    """A trained policy with its processors, as one option rolls it out.
+
+    Attributes:
+        spec: what the option changes and the protocol it obeys.
+        checkpoint_sha256: hash of the weights.
+    """
+
+    def __init__(self, checkpoint: Path, spec: RolloutSpec):
+        self.spec = spec
+        self.checkpoint_sha256 = file_sha256(checkpoint / "model.safetensors")
+        config = PreTrainedConfig.from_pretrained(checkpoint)
+        config.device = spec.device
+        if isinstance(config, SmolVLAWorldConfig):
+            config.world_memory = spec.memory
+        if spec.protocol.n_action_steps > config.chunk_size:
+            raise ValueError(
+                f"n_action_steps {spec.protocol.n_action_steps}: {checkpoint} predicts {config.chunk_size} actions"
+            )
+        self.policy = get_policy_class(config.type).from_pretrained(checkpoint, config=config)
+        self.policy.eval()
+        overrides = {"device_processor": {"device": spec.device}}
+        self.preprocessor, self.postprocessor = make_pre_post_processors(
+            config, pretrained_path=str(checkpoint), preprocessor_overrides=overrides
+        )
+        if spec.images == "blank":
+            insert_blank_images(self.preprocessor)
+        self.camera_of = {key: camera for camera, key in spec.image_keys.items()}
+
+    def reset(self) -> None:
+        self.policy.reset()
+
+    def cameras_at(self, step: int) -> list[str]:
+        """Cameras whose images are used at control step `step` of an episode."""
+        steps_to_chunk = -step % self.spec.protocol.n_action_steps
+        if steps_to_chunk == 0:
+            keys = set() if self.spec.images == "blank" else set(self.policy.config.image_features)
+            return sorted(self.camera_of[key] for key in keys | set(self._world_keys()))
+        return sorted(self.camera_of[key] for key in self._world_keys() if steps_to_chunk < self._world_frames())
+
+    def observe(self, observation: Observation, task: str) -> None:
+        """See a step between two chunks: only the world modality keeps it."""
+        if self._world_keys() and observation.images:
+            self.policy.observe_world(self._batch(observation, task))
+
+    @torch.no_grad()
+    def act(self, observation: Observation, task: str, seed: int) -> np.ndarray:
+        """The actions to execute until the next chunk, (n_action_steps, 7) float32."""
+        config = self.policy.config
+        shape = (1, config.chunk_size, config.max_action_dim)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(config.device)
+        actions = self.policy.predict_action_chunk(self._batch(observation, task), noise=noise)  # (1, chunk, 7)
+        actions = self.postprocessor(actions[0, : self.spec.protocol.n_action_steps])
+        return actions.numpy()
+
+    def _batch(self, observation: Observation, task: str) -> dict:
+        size = self.spec.protocol.simulation.camera_size
+        batch = {"observation.state": torch.from_numpy(observation.state)[None], "task": [task]}
+        for key, camera in ((key, self.camera_of[key]) for key in self.policy.config.image_features):
+            if camera in observation.images:
+                batch[key] = torch.from_numpy(observation.images[camera]).permute(2, 0, 1)[None].float() / 255
+            elif self.spec.images == "blank":
+                batch[key] = torch.zeros(1, 3, size, size)
+        return self.preprocessor(batch)
+
+    def _world_keys(self) -> list[str]:
+        config = self.policy.config
+        if not isinstance(config, SmolVLAWorldConfig) or config.world_memory == "zero":
+            return []
+        return config.world_image_keys
+
+    def _world_frames(self) -> int:
+        return self.policy.config.world_history + self.policy.config.world_window - 1
+
+
+def roll_out(
+    pilot: Pilot,
+    simulation: LiberoSimulation,
+    init_state_id: int,
+    init_state: np.ndarray,
+    train_seed: int,
+    watch: Callable[[], None] | None = None,
+) -> Episode:
+    """Run one episode to success or the horizon. `watch` is called on every control step (videos)."""
+    protocol, task = pilot.spec.protocol, simulation.task_description
+    seed = env_seed(simulation.task_id, init_state_id)
+    pilot.reset()
+    observation = simulation.reset(seed, init_state, pilot.cameras_at(0))
+    success, step, actions = False, 0, np.empty((0, 7), np.float32)
+    while not success and step < protocol.horizon:
+        chunk, within = divmod(step, protocol.n_action_steps)
+        if within == 0:
+            actions = pilot.act(observation, task, noise_seed(simulation.task_id, init_state_id, chunk))
+        elif observation.images:
+            pilot.observe(observation, task)
+        observation, success = simulation.step(actions[within], pilot.cameras_at(step + 1))
+        step += 1
+        if watch is not None:
+            watch()
+    return Episode(
+        init_state_id=init_state_id,
+        init_state_sha256=init_state_sha256(init_state),
+        env_seed=seed,
+        noise_seed=noise_seed(simulation.task_id, init_state_id),
+        train_seed=train_seed,
+        success=bool(success),
+        steps=step,
+    )
+
+
+def evaluate_block(
+    checkpoint: Path, spec: RolloutSpec, task_id: int, train_seed: int, block: range, output: Path
+) -> None:
+    """Roll out a block of benchmark initial states and write one JSON line per episode."""
+    init_states = benchmark_init_states(spec.protocol.simulation.suite, task_id)
+    pilot = Pilot(checkpoint, spec)
+    made_from = {
+        "option": spec.option,
+        "task": task_id,
+        "checkpoint_sha256": pilot.checkpoint_sha256,
+        "protocol_sha256": text_sha256(spec.protocol.model_dump_json()),
+    }
+    progress = Progress(f"evaluate {spec.option} task {task_id}", len(block), every=0)
+    lines, successes = [], 0
+    with _Retrying(spec, task_id) as simulate:
+        made_from["instruction"] = simulate.instruction
+        for count, init_state_id in enumerate(block, start=1):
+            episode = simulate.episode(pilot, init_state_id, init_states[init_state_id], train_seed)
+            successes += episode.success
+            lines.append(block_row(episode, made_from))
+            outcome = "success" if episode.success else "failure"
+            progress.update(count, f"init state {init_state_id}: {outcome}, {successes}/{count}")
+    with atomic_path(output) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
+
+
+class _Retrying:
+    """Rolls out episodes in one simulation; where an episode crashes, once more in a fresh one."""
+
+    def __init__(self, spec: RolloutSpec, task_id: int):
+        self.spec, self.task_id = spec, task_id
+
+    def __enter__(self):
+        self.simulation = LiberoSimulation(self.spec.protocol.simulation, self.task_id)
+        self.instruction = self.simulation.task_description
+        return self
+
+    def __exit__(self, *_):
+        self.simulation.close()
+
+    def episode(self, pilot, init_state_id, init_state, train_seed) -> Episode:
+        try:
+            return roll_out(pilot, self.simulation, init_state_id, init_state, train_seed)
+        except Exception as error:
+            print(
+                f"task {self.task_id}, init state {init_state_id} crashed ({error!r}); once more in a fresh simulation"
+            )
+            self.simulation.close()
+            self.simulation = LiberoSimulation(self.spec.protocol.simulation, self.task_id)
+            return roll_out(pilot, self.simulation, init_state_id, init_state, train_seed)
+
+
+def record_videos(
+    checkpoint: Path, spec: RolloutSpec, task_id: int, blocks: list[Path], size: int, folder: Path
+) -> None:
+    """Roll out the first success and the first failure once more and film them.
+
+    Raises:
+        RuntimeError: a filmed episode ends otherwise than the evaluated one: the evaluation is not reproducible.
+    """
+    pilot = Pilot(checkpoint, spec)
+    init_states = benchmark_init_states(spec.protocol.simulation.suite, task_id)
+    chosen = filmed_episodes([episode_of(row) for row in read_rows(blocks)])
+    with (
+        atomic_path(folder) as temporary,
+        LiberoSimulation(spec.protocol.simulation, task_id) as simulation,
+    ):
+        temporary.mkdir()
+        for name, episode in chosen.items():
+            frames: list[np.ndarray] = []
+            again = roll_out(
+                pilot,
+                simulation,
+                episode.init_state_id,
+                init_states[episode.init_state_id],
+                episode.train_seed,
+                watch=lambda frames=frames: frames.append(simulation.render("front", size)),
+            )
+            if again != episode:
+                raise RuntimeError(f"{spec.option}, task {task_id}: filmed {again}, but evaluated {episode}")
+            imageio.mimwrite(temporary / name, frames, fps=VIDEO_FPS, macro_block_size=1)

@@ -1,0 +1,349 @@
+"""Train one option of the experiment: SmolVLA, alone or with a world modality, on LeRobot's own components.
+
+    python -m world_modality.train_llm_vla --dataset results/dataset --vlm results/vlm \\
+        --image_key observation.images.image2 --wrist_image_key observation.images.image2 \\
+        --latents wrist=results/latents_wrist.parquet --encoder results/encoder \\
+        --spec SPEC.json --seed 0 --output results/ckpt_A/seed_0
+
+Reads the demonstrations and the world latents; writes a folder that is exactly a LeRobot `pretrained_model`, with
+`training.json` beside the weights saying what they were made from and what they reached. `--image_key` names the camera
+of the world latents and must be the one the latents were encoded from.
+
+The update (`update_policy`), optimizer, scheduler, sampler, processors and checkpoint are LeRobot's; the loop is ours
+because LeRobot's takes neither another loader nor averaged weights, and its resume does not restore the run exactly.
+
+Non-obvious behaviours:
+* The global torch RNG draws the flow noise. It is seeded again after the policy is built, so options that share a seed
+  see the same samples and the same noise, however many parameters each has.
+* `--training_dir` holds a training in progress, replaced atomically; the same command goes on from it and ends with
+  the weights of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from lerobot.configs import PreTrainedConfig
+from lerobot.configs.default import DatasetConfig
+from lerobot.configs.train import TrainPipelineConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.optim import make_optimizer_and_scheduler
+from lerobot.policies.factory import make_policy, make_pre_post_processors
+from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.scripts.lerobot_train import update_policy
+from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
+from lerobot.utils.random_utils import set_seed
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from lerobot_policy_world_modality import SmolVLAWorldConfig
+from lerobot_policy_world_modality.modeling_smolvla_world import world_effect
+from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
+from world_modality.config import TrainSpec
+from world_modality.demonstrations import dataset_fingerprint, load_dataset
+from world_modality.latents import LatentTable, join_tables
+from world_modality.loader import FrameBatches, training_batches
+from world_modality.progress import Progress
+from world_modality.provenance import atomic_path, file_sha256, package_versions, text_sha256, tree_sha256, write_json
+
+METRIC_BATCHES = 8  # batches on which a finished training is measured
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainInputs:
+    """The artifacts one training reads."""
+
+    dataset: Path
+    vlm: Path
+    encoder: Path | None
+    latents: dict[str, Path]  # camera -> latents_<camera>.parquet
+
+
+class Averaged:
+    """Exponential moving average of a policy's trainable weights."""
+
+    def __init__(self, policy: torch.nn.Module, decay: float):
+        self.names, self.live = zip(*((n, p) for n, p in policy.named_parameters() if p.requires_grad), strict=True)
+        self.mean = [p.detach().clone() for p in self.live]
+        self._average = get_ema_multi_avg_fn(decay)
+
+    def update(self) -> None:
+        self._average(self.mean, [p.detach() for p in self.live], None)
+
+    @torch.no_grad()
+    def write_to_policy(self) -> None:
+        for live, mean in zip(self.live, self.mean, strict=True):
+            live.copy_(mean)
+
+
+def train(spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, training_dir: Path) -> None:
+    """Train `spec.option` with `seed` and write its checkpoint to `output`.
+
+    A training interrupted under the same spec and inputs goes on from its state in `training_dir`.
+
+    Raises:
+        ValueError: latents of another camera, dataset or window than the option asks for.
+        FloatingPointError: the loss is not finite.
+    """
+    dataset = load_dataset(inputs.dataset)
+    tables = _open_latents(spec, inputs, dataset)
+    run = _pipeline_config(spec, inputs, seed)
+    set_seed(seed)
+    policy = make_policy(run.policy, ds_meta=dataset.meta)
+    preprocessor, postprocessor = make_pre_post_processors(run.policy, dataset_stats=dataset.meta.stats)
+    if spec.images == "blank":
+        insert_blank_images(preprocessor)
+    if tables:
+        policy.attach_latents(join_tables(list(tables.values())) if len(tables) > 1 else next(iter(tables.values())))
+    frames = FrameBatches(dataset, _policy_images(spec, dataset), run.policy.chunk_size, spec.training.cache_frames)
+
+    made_from = _made_from(spec, inputs, dataset, seed)
+    state = training_dir / text_sha256(json.dumps(made_from, sort_keys=True))[:16] / "state.pt"
+    set_seed(seed)
+    _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state)
+    metrics = measure(policy, preprocessor, frames, spec.training.batch_size, seed)
+    with atomic_path(output) as folder:
+        policy.save_pretrained(folder)
+        run.save_pretrained(folder)
+        preprocessor.save_pretrained(folder)
+        postprocessor.save_pretrained(folder)
+        weights_sha256 = file_sha256(folder / "model.safetensors")
+        write_json(folder / "training.json", made_from | {"weights_sha256": weights_sha256, "metrics": metrics})
+    shutil.rmtree(training_dir, ignore_errors=True)
+
+
+def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state) -> None:
+    """Take `spec.training.steps` updates and leave the averaged weights in the policy."""
+    options = spec.training
+    optimizer, scheduler = make_optimizer_and_scheduler(run, policy)
+    averaged = Averaged(policy, options.ema_decay)
+    step = _load_state(state, policy, averaged, optimizer, scheduler)
+    accelerator = Accelerator(cpu=spec.device == "cpu")
+    meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s")}
+    tracker = MetricsTracker(
+        options.batch_size, len(dataset), dataset.num_episodes, meters, initial_step=step, accelerator=accelerator
+    )
+    batches = training_batches(dataset, frames, seed, options.batch_size, step, options.loader_workers)
+    progress = Progress(f"train {spec.option} seed {seed}", options.steps, done=step)
+    while step < options.steps:
+        batch = preprocessor(next(batches))
+        tracker, _ = update_policy(
+            tracker, policy, batch, optimizer, options.grad_clip_norm, accelerator, lr_scheduler=scheduler
+        )
+        averaged.update()
+        step += 1
+        if not torch.isfinite(torch.tensor(tracker.loss.val)):
+            raise FloatingPointError(f"{spec.option}: the loss of step {step} is {tracker.loss.val}")
+        progress.update(step, f"loss {tracker.loss.val:.3f}")
+        if step % options.save_every == 0 and step < options.steps:
+            _save_state(state, step, policy, averaged, optimizer, scheduler)
+    averaged.write_to_policy()
+
+
+def _save_state(path: Path, step, policy, averaged, optimizer, scheduler) -> None:
+    content = {
+        "step": step,
+        "policy": policy.state_dict(),
+        "mean": averaged.mean,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all(),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _load_state(path: Path, policy, averaged, optimizer, scheduler) -> int:
+    """Restore a training in progress exactly; returns its number of steps, 0 where there is none."""
+    if not path.exists():
+        return 0
+    content = torch.load(path, weights_only=True)
+    policy.load_state_dict(content["policy"])
+    averaged.mean = content["mean"]
+    optimizer.load_state_dict(content["optimizer"])
+    scheduler.load_state_dict(content["scheduler"])
+    torch.set_rng_state(content["rng"])
+    if content["cuda_rng"]:
+        torch.cuda.set_rng_state_all(content["cuda_rng"])
+    return content["step"]
+
+
+@torch.no_grad()
+def measure(policy, preprocessor, frames: FrameBatches, batch_size: int, seed: int) -> dict:
+    """Losses on evenly spaced training frames under fixed noise and, with a world modality, whether it is alive.
+
+    Returns `loss` (flow matching), and for a world option `world`: its losses beside copy-last's, |tanh(gate)| and the
+    RMS change of the normalized actions when the memory is zeroed.
+    """
+    set_seed(seed)
+    policy.eval()
+    count = min(len(frames), METRIC_BATCHES * batch_size)
+    chosen = torch.linspace(0, len(frames) - 1, count).long().tolist()
+    batches = [preprocessor(frames[chosen[i : i + batch_size]]) for i in range(0, count, batch_size)]
+    sums: dict[str, float] = {}
+    for batch in batches:
+        _, values = policy.forward(batch)
+        for key, value in values.items():
+            sums[key] = sums.get(key, 0.0) + float(value) * len(batch["index"]) / count
+    if not isinstance(policy.config, SmolVLAWorldConfig):
+        return {"loss": sums["loss"]}
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(batches[0]["index"]), policy.config.chunk_size, policy.config.max_action_dim)
+    noise = torch.randn(shape, generator=generator).to(policy.config.device)
+    world = {key: value for key, value in sums.items() if key.startswith(("world_", "copy_last"))}
+    return {"loss": sums["loss"], "world": world | world_effect(policy, batches[0], noise)}
+
+
+# ---- what the training is told --------------------------------------------------------------------------------------
+
+
+def _policy_images(spec: TrainSpec, dataset: LeRobotDataset) -> list[str]:
+    for camera, key in spec.image_keys.items():
+        if key not in dataset.meta.camera_keys:
+            valid = ", ".join(dataset.meta.camera_keys)
+            raise ValueError(f"image_keys.{camera}: the dataset has no {key}; valid: {valid}")
+    return list(dataset.meta.camera_keys)
+
+
+def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset) -> dict[str, LatentTable]:
+    """The option's latent tables by camera, each checked against what the option and the dataset say it must be."""
+    if set(inputs.latents) != set(spec.cameras):
+        given, wanted = sorted(inputs.latents) or "none", sorted(spec.cameras) or "none"
+        raise ValueError(f"option {spec.option} needs the latents of {wanted}, not of {given}")
+    if not spec.cameras:
+        return {}
+    if inputs.encoder is None:
+        raise ValueError(f"option {spec.option} encodes its camera at rollout: --encoder is missing")
+    fingerprint = dataset_fingerprint(dataset)
+    return {
+        camera: LatentTable.open(
+            inputs.latents[camera],
+            expect={
+                "image_key": spec.image_keys[camera],
+                "dataset_fingerprint": fingerprint,
+                "window": spec.world.window,
+            },
+        )
+        for camera in spec.cameras
+    }
+
+
+def _pipeline_config(spec: TrainSpec, inputs: TrainInputs, seed: int) -> TrainPipelineConfig:
+    """The training as LeRobot describes it; saved with the checkpoint as its `train_config.json`."""
+    options = spec.training
+    policy = _policy_config(spec, inputs)
+    return TrainPipelineConfig(
+        dataset=DatasetConfig(repo_id=inputs.dataset.name, root=str(inputs.dataset)),
+        policy=policy,
+        seed=seed,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        num_workers=options.loader_workers,
+        save_freq=options.save_every,
+        optimizer=policy.get_optimizer_preset(),
+        scheduler=policy.get_scheduler_preset(),
+    )
+
+
+def _policy_config(spec: TrainSpec, inputs: TrainInputs) -> PreTrainedConfig:
+    policy, options = spec.policy, spec.training
+    fields = {
+        "device": spec.device,
+        "push_to_hub": False,
+        "vlm_model_name": str(inputs.vlm),
+        "load_vlm_weights": False,
+        "freeze_vision_encoder": False,
+        "train_expert_only": False,
+        "resize_imgs_with_padding": (policy.image_size, policy.image_size),
+        "expert_width_multiplier": policy.expert_width,
+        "num_vlm_layers": policy.layers,
+        "chunk_size": policy.chunk_size,
+        "n_action_steps": spec.n_action_steps,
+        "num_steps": policy.flow_steps,
+        "optimizer_lr": options.learning_rate,
+        "optimizer_weight_decay": options.weight_decay,
+        "optimizer_grad_clip_norm": options.grad_clip_norm,
+        "scheduler_warmup_steps": options.warmup_steps,
+        "scheduler_decay_steps": options.steps,
+        "scheduler_decay_lr": options.final_learning_rate,
+    }
+    if spec.world is None:
+        return SmolVLAConfig(**fields)
+    world = spec.world
+    return SmolVLAWorldConfig(
+        **fields,
+        world_image_keys=[spec.image_keys[camera] for camera in spec.cameras],
+        world_encoder=str(inputs.encoder),
+        world_window=world.window,
+        world_history=world.history,
+        world_horizon=world.horizon,
+        world_latent_dim=sum(LatentTable.dim_of(inputs.latents[camera]) for camera in spec.cameras),
+        world_prophet_width=world.prophet_width,
+        world_prophet_layers=world.prophet_layers,
+        world_heads=world.heads,
+        world_loss_weight=world.loss_weight,
+        world_memory=spec.memory,
+    )
+
+
+def _made_from(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset, seed: int) -> dict:
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "seed": seed,
+        "inputs": {
+            "dataset": dataset_fingerprint(dataset),
+            "latents": {camera: file_sha256(path) for camera, path in inputs.latents.items()},
+            "vlm": tree_sha256(inputs.vlm),
+            "encoder": tree_sha256(inputs.encoder) if inputs.encoder else None,
+        },
+        "versions": package_versions("lerobot", "torch", "transformers"),
+    }
+
+
+def _camera_path(text: str) -> tuple[str, Path]:
+    camera, separator, path = text.partition("=")
+    if not separator or camera not in ("front", "wrist") or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not front=PATH or wrist=PATH")
+    return camera, Path(path)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", type=Path, required=True, help="LeRobotDataset folder")
+    parser.add_argument("--vlm", type=Path, required=True, help="SmolVLM folder: configuration, tokenizer, processor")
+    parser.add_argument("--encoder", type=Path, help="V-JEPA 2 folder the latents were encoded with")
+    parser.add_argument("--latents", type=_camera_path, nargs="*", default=[], metavar="CAMERA=PATH")
+    parser.add_argument("--image_key", nargs="*", default=[], help="image key of each camera of the world latents")
+    parser.add_argument("--wrist_image_key", default="observation.images.image2", help="image key of the wrist camera")
+    parser.add_argument("--spec", type=TrainSpec.model_validate_json, required=True, help="the option's spec (JSON)")
+    parser.add_argument("--seed", type=int, required=True, help="seeds the weights, the data order and the flow noise")
+    parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
+    parser.add_argument("--training_dir", type=Path, required=True, help="folder of the training in progress")
+    return parser.parse_args(arguments)
+
+
+def _check_image_keys(arguments: argparse.Namespace) -> None:
+    """The flags people vary by hand must say what the spec says."""
+    spec = arguments.spec
+    wanted = [spec.image_keys[camera] for camera in spec.cameras]
+    if arguments.image_key != wanted:
+        raise SystemExit(f"--image_key {arguments.image_key}: option {spec.option} is trained on {wanted}")
+    if arguments.wrist_image_key != spec.image_keys["wrist"]:
+        raise SystemExit(f"--wrist_image_key {arguments.wrist_image_key}: the spec says {spec.image_keys['wrist']}")
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    _check_image_keys(arguments)
+    inputs = TrainInputs(arguments.dataset, arguments.vlm, arguments.encoder, dict(arguments.latents))
+    train(arguments.spec, inputs, arguments.seed, arguments.output, arguments.training_dir)
+
+
+if __name__ == "__main__":
+    main()
