@@ -1,0 +1,283 @@
+"""V-JEPA 2: load it, encode windows of frames into one latent each, and encode a whole dataset into a latent table.
+
+Recording a table and acting in the simulator both go through `VideoEncoder.encode`, so a frame gives the same latent
+in both. A window is the `m` frames that end at the frame it describes.
+
+Non-obvious behaviors of transformers' V-JEPA 2:
+* `VJEPA2Model.forward` runs the predictor unless told `skip_predictor=True`.
+* Its video processor resizes to 256/224 of the crop and cuts the border away. Here frames are resized to the whole
+  square instead: a gripper at the border stays visible.
+* Position codes are computed from `config.crop_size`, not from the frames: another image size must be set when the
+  model is loaded, or tokens get the positions of other rows. There are no learned positions, so any size works.
+* A window shorter than the tubelet (2 frames) is repeated to fill it; a longer one that is no multiple of it loses its
+  *last* frames silently, which are the current ones: refused here.
+* Missing weights are drawn at random with a warning, and a checkpoint of another architecture has them all missing:
+  both are refused here.
+* The attention is bidirectional, so windows share decoding and nothing after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.video_utils import decode_video_frames
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoConfig, VJEPA2Config, VJEPA2Model
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from world_modality.latents import LatentSpec, past_rows, write_latents
+from world_modality.progress import Progress
+from world_modality.provenance import package_versions
+
+POOLING = "mean over all tokens"
+ORIENTATION = "as stored in the dataset"
+
+
+class VideoEncoder:
+    """A frozen V-JEPA 2 that turns windows of frames into latents. Make one with `VideoEncoder.load`."""
+
+    def __init__(self, model: VJEPA2Model, name: str, revision: str | None):
+        self.model, self.name, self.revision = model, name, revision
+        pixels = {"device": model.device, "dtype": torch.float32}
+        self._mean = torch.tensor(IMAGENET_DEFAULT_MEAN, **pixels).reshape(3, 1, 1)
+        self._std = torch.tensor(IMAGENET_DEFAULT_STD, **pixels).reshape(3, 1, 1)
+
+    @classmethod
+    def load(
+        cls,
+        encoder: str | Path,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
+        image_size: int | None = None,
+    ) -> VideoEncoder:
+        """Load a V-JEPA 2 from a folder or by its hub id, in float32.
+
+        Args:
+            image_size: side of the square the frames are resized to [px]; by default the one it was trained with.
+
+        Raises:
+            FileNotFoundError: `encoder` is neither a folder nor a hub id.
+            ValueError: another architecture, missing weights, or an image size that is no multiple of the patches.
+        """
+        local = _is_folder(encoder)
+        config = AutoConfig.from_pretrained(encoder, revision=revision)
+        if config.model_type != "vjepa2":
+            raise ValueError(f"{encoder} is a {config.model_type}, not a V-JEPA 2 (vjepa2)")
+        config.crop_size = image_size or config.crop_size
+        if config.crop_size % config.patch_size:
+            raise ValueError(f"image size {config.crop_size} is not a multiple of the patch size {config.patch_size}")
+        model = _load_weights(encoder, revision, config).to(device)
+        return cls(model, Path(encoder).resolve().name if local else str(encoder), revision)
+
+    @property
+    def dim(self) -> int:
+        """Width D of a latent."""
+        return self.model.config.hidden_size
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square the frames are resized to [px]."""
+        return self.model.config.crop_size
+
+    def identity(self) -> dict:
+        """Fields of `LatentSpec` that say how this encoder makes latents; equal identities, equal latents."""
+        return {
+            "encoder": self.name,
+            "encoder_revision": self.revision,
+            "encoder_sha256": _weights_sha256(self.model),
+            "image_size": self.image_size,
+            "pooling": POOLING,
+            "preprocessing": "whole frame to the square (bilinear, antialiased), ImageNet mean and std",
+            "dim": self.dim,
+        }
+
+    @torch.no_grad()
+    def encode(self, windows: Tensor) -> Tensor:
+        """Latents of windows, (N, m, 3, H, W) uint8 or float in [0, 1] → (N, D) float32, on the encoder's device.
+
+        Raises:
+            ValueError: another shape, pixels out of range, or m greater than the tubelet and no multiple of it.
+        """
+        if windows.ndim != 5 or windows.shape[2] != 3:
+            raise ValueError(f"windows have shape {tuple(windows.shape)}, expected (N, m, 3, H, W)")
+        self.check_window(windows.shape[1])
+        frames = windows.to(self.model.device).flatten(0, 1)
+        pixels = self._preprocess(frames).unflatten(0, windows.shape[:2])
+        tokens = self.model(pixels, skip_predictor=True).last_hidden_state  # (N, tokens, D)
+        return tokens.float().mean(1)
+
+    def check_window(self, window: int) -> None:
+        """Raise ValueError where windows of so many frames would not be encoded whole."""
+        tubelet = self.model.config.tubelet_size
+        if window < 1 or (window > tubelet and window % tubelet):
+            raise ValueError(f"a window of {window} frames: V-JEPA 2 takes up to {tubelet} or a multiple of {tubelet}")
+
+    def _preprocess(self, frames: Tensor) -> Tensor:
+        """(n, 3, H, W) uint8 or float in [0, 1] → (n, 3, S, S) float32, normalized."""
+        size = (self.image_size, self.image_size)
+        pixels = _unit_range(frames)
+        if pixels.shape[-2:] != size:
+            pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+        return (pixels - self._mean) / self._std
+
+
+def _is_folder(encoder: str | Path) -> bool:
+    if Path(encoder).is_dir():
+        return True
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(encoder)):
+        return False
+    raise FileNotFoundError(f"{encoder}: neither a folder nor a hub id (owner/name)")
+
+
+def _load_weights(encoder: str | Path, revision: str | None, config: VJEPA2Config) -> VJEPA2Model:
+    model, report = VJEPA2Model.from_pretrained(
+        encoder,
+        revision=revision,
+        config=config,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        use_safetensors=True,  # nothing from outside is unpickled
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        raise ValueError(f"{encoder} lacks weights of V-JEPA 2: {', '.join(sorted(report['missing_keys'])[:3])}, …")
+    return model.eval().requires_grad_(False)
+
+
+def _weights_sha256(model: VJEPA2Model) -> str:
+    """Hash of the weights as loaded: the same from a folder and from the hub, however the files are split."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)}\0".encode())
+        digest.update(weight.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _unit_range(frames: Tensor) -> Tensor:
+    """uint8 or float in [0, 1] → float32 in [0, 1]."""
+    if frames.dtype == torch.uint8:
+        return frames.float() / 255
+    if not frames.dtype.is_floating_point:
+        raise ValueError(f"frames are {frames.dtype}, expected uint8 or float in [0, 1]")
+    low, high = (float(extreme) for extreme in frames.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"float frames range from {low:g} to {high:g}, expected [0, 1]")
+    return frames.float()
+
+
+# ---- a whole dataset ------------------------------------------------------------------------------------------------
+
+
+def encode_episodes(
+    encoder: VideoEncoder, episodes: Iterable[Tensor], window: int, batch_size: int
+) -> Iterator[Tensor]:
+    """Latents (n, D) float32 of each episode of frames (n, 3, H, W), one per frame, in order.
+
+    The window of a frame ends at it and repeats the episode's first frame where it would begin earlier. Batches run
+    across episodes, so that short ones cost no more than long ones.
+    """
+    lengths: list[int] = []
+    encoded: list[Tensor] = []
+    for batch in itertools.batched(_windows(episodes, window, lengths), batch_size):
+        encoded.extend(encoder.encode(torch.stack(batch)).cpu())
+        while lengths and len(encoded) >= lengths[0]:
+            length = lengths.pop(0)
+            yield torch.stack(encoded[:length])
+            del encoded[:length]
+
+
+def _windows(episodes: Iterable[Tensor], window: int, lengths: list[int]) -> Iterator[Tensor]:
+    """Each window (m, 3, H, W) of each episode; appends an episode's length to `lengths` before its first window."""
+    for frames in episodes:
+        lengths.append(len(frames))
+        for rows in past_rows(torch.arange(len(frames)), 0, window):
+            yield frames[rows]
+
+
+def encode_dataset(
+    dataset: LeRobotDataset,
+    image_key: str,
+    encoder: VideoEncoder,
+    window: int,
+    batch_size: int,
+    output: str | Path,
+    source: dict[str, str | None],
+) -> None:
+    """Write the latent table of one camera of a dataset.
+
+    Args:
+        source: which dataset it is: `dataset`, `dataset_revision` and `dataset_fingerprint` of `LatentSpec`.
+
+    Raises:
+        ValueError: the dataset has no such camera, is not whole, or windows of that length are not encoded whole.
+    """
+    check_image_key(dataset, image_key)
+    encoder.check_window(window)
+    spec = LatentSpec(
+        **source,
+        **encoder.identity(),
+        image_key=image_key,
+        window=window,
+        orientation=ORIENTATION,
+        versions=package_versions("lerobot", "torch", "transformers"),
+    )
+    progress, done = Progress(f"encode {image_key.rsplit('.')[-1]}", len(dataset)), 0
+    with write_latents(output, spec) as table:
+        for latents in encode_episodes(encoder, episode_frames(dataset, image_key), window, batch_size):
+            table.write_episode(latents)
+            done += len(latents)
+            progress.update(done)
+
+
+def check_image_key(dataset: LeRobotDataset, image_key: str) -> None:
+    """Raise ValueError, naming the valid keys, where the dataset has no such camera."""
+    if image_key not in dataset.meta.camera_keys:
+        raise ValueError(f"{image_key}: the dataset has no such camera; valid: {', '.join(dataset.meta.camera_keys)}")
+
+
+def episode_frames(dataset: LeRobotDataset, image_key: str) -> Iterator[Tensor]:
+    """One camera's frames of each episode, (n, 3, H, W) uint8, each decoded once and nothing else with them."""
+    bounds = _episode_bounds(dataset)
+    if image_key in dataset.meta.video_keys:
+        columns = dataset.hf_dataset.select_columns(["timestamp"]).with_format("numpy")
+    else:
+        columns = dataset.hf_dataset.select_columns([image_key]).with_format(None)
+    for episode, (start, end) in enumerate(bounds):
+        if image_key in dataset.meta.video_keys:
+            yield _video_frames(dataset, image_key, episode, columns[start:end]["timestamp"])
+        else:
+            images = [np.asarray(columns[row][image_key].convert("RGB")) for row in range(start, end)]
+            yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def _video_frames(dataset: LeRobotDataset, image_key: str, episode: int, timestamps: np.ndarray) -> Tensor:
+    # LeRobot joins the episodes of a camera into few files: an episode's clock starts at its offset in the file.
+    offset = dataset.meta.episodes[episode][f"videos/{image_key}/from_timestamp"]
+    path = dataset.root / dataset.meta.get_video_file_path(episode, image_key)
+    return decode_video_frames(path, (timestamps + offset).tolist(), dataset.tolerance_s, return_uint8=True)
+
+
+def _episode_bounds(dataset: LeRobotDataset) -> list[tuple[int, int]]:
+    """First row and one past the last row of each episode, checked against the frames themselves."""
+    episodes = dataset.meta.episodes
+    if episodes is None:
+        raise ValueError(f"{dataset.repo_id}: no episode metadata, so no way to keep windows within episodes")
+    bounds = list(zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True))
+    columns = dataset.hf_dataset.select_columns(["index", "episode_index"]).with_format("numpy")[:]
+    lengths = [end - start for start, end in bounds]
+    expected = np.repeat(np.arange(len(bounds)), lengths)
+    whole = np.array_equal(columns["index"], np.arange(sum(lengths)))
+    if not whole or not np.array_equal(columns["episode_index"], expected):
+        raise ValueError(
+            f"{dataset.repo_id}: its {len(columns['index'])} frames are not those of its {len(bounds)} episodes "
+            f"({sum(lengths)} frames in order); load the whole dataset"
+        )
+    return bounds
