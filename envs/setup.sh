@@ -6,13 +6,16 @@
 #
 # Non-obvious behaviours
 # * pyenv puts a `python3.12` on PATH that only says it is not selected: candidates are run, not looked up.
+# * uv takes a package for installed once its metadata are there, which may be before its files: an environment whose
+#   installation was interrupted is made anew (from uv's cache, so in seconds).
 # * uv does not read pip's settings; a machine that reaches its index through them needs them passed on.
 # * `import libero` asks on stdin where no config.yaml is found, and its `assets` key is ignored: the meshes come in
 #   wheels of their own and are linked to the place where LIBERO looks.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly venv=$PWD/.venv lock=envs/requirements.lock log=logs/setup.log stamp=$PWD/.venv/.setup-complete
+readonly venv=$PWD/.venv lock=envs/requirements.lock log=logs/setup.log
+readonly complete=$venv/.setup-complete installing=$venv/.setup-installing
 # Rendering without a display or a GPU (EGL on Mesa), video decoding (torchcodec), drawing of graphs.
 readonly system_packages=(libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libglu1-mesa ffmpeg graphviz)
 
@@ -66,7 +69,7 @@ find_python() {
   for candidate in python3.12 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12*/bin/python \
     "$(uv python find --no-project 3.12 2>/dev/null)"; do
     if is_python312 "$candidate"; then
-      "$candidate" -c 'import sys; print(sys.executable)'
+      "$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'  # never .venv's own link to it
       return
     fi
   done
@@ -90,7 +93,7 @@ install_python() {
 }
 
 make_venv() {
-  is_python312 "$venv/bin/python" && return
+  is_python312 "$venv/bin/python" && [[ ! -e $installing ]] && return
   local python
   python=$(find_python) || { install_python && python=$(find_python); } || fail "Python 3.12 was installed but is not found"
   "$python" -c 'import ensurepip' 2>/dev/null || apt_install python3.12-venv  # Debian ships it apart
@@ -122,10 +125,12 @@ install_uv() {
 install_python_packages() {
   say "installing the $(grep -c '^[^ #]' "$lock") locked Python packages (about 7 GB on disk, a minute or a few)"
   share_pip_settings
+  touch "$installing"
   install_uv
   # No build isolation: what builds the few source packages is locked and hashed as well.
   logged "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes --no-build-isolation "$lock"
   logged "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
+  rm "$installing"
 }
 
 # ---- LIBERO ---------------------------------------------------------------------------------------------------------
@@ -157,16 +162,16 @@ SH
 main() {
   mkdir -p logs
   install_system_packages
-  if is_python312 "$venv/bin/python" && [[ $(cat "$stamp" 2>/dev/null) == "$(fingerprint)" ]]; then
+  if is_python312 "$venv/bin/python" && [[ $(cat "$complete" 2>/dev/null) == "$(fingerprint)" ]]; then
     return
   fi
-  rm -f "$stamp"
+  rm -f "$complete"
   make_venv
   install_python_packages
   configure_libero
   say "checking that everything loads and renders"
   LIBERO_CONFIG_PATH=$venv/libero MUJOCO_GL=${MUJOCO_GL:-egl} "$venv/bin/python" envs/verify.py || fail "see above"
-  fingerprint >"$stamp"
+  fingerprint >"$complete"
   say "done; to use it by hand: source .venv/bin/activate"
 }
 

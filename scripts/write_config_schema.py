@@ -1,4 +1,4 @@
-"""Write `config.schema.json`, from which editors know the keys of `config.yaml`; `--check` only says whether it is current.
+"""Write `config.schema.json`, which tells editors the keys of `config.yaml`; `--check` says whether it is current.
 
 Reads the models of `world_modality.config`; writes the schema beside `config.yaml`.
 """
