@@ -1,0 +1,238 @@
+"""Comparisons: evaluations read strictly, and what makes a set of them fair to compare.
+
+An `eval_<option>_<task>.json` is read into an `Evaluation`: a truncated file, a wrong type, an episode that stands there
+twice or a name that disagrees with the content is refused. `check_comparable` then refuses every set of evaluations in
+which a difference could come from anything but the option itself: another protocol, another training budget, other
+initial states, environment seeds or noise seeds, a checkpoint under the wrong name.
+
+Everything refused is a `ComparisonError` whose one line names the offending file and what would have been valid. Keys
+of the file that no comparison needs (videos, for one) are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from world_modality.config import OptionName
+from world_modality.evaluation import Episode
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+SeedName = Annotated[str, StringConstraints(pattern=r"^seed_[0-9]+$")]
+NonNegative = Annotated[float, Field(ge=0)]
+
+EPISODE_KEY = ["task", "init_state_id", "train_seed"]
+CONDITIONS = ["init_state_sha256", "env_seed", "noise_seed"]  # equal wherever the key is equal
+
+
+class ComparisonError(ValueError):
+    """An evaluation is unusable, or the comparison would be incomplete or unfair; the message names the offender."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Checkpoint(_Record):
+    """Which trained weights were rolled out: one checkpoint per training seed."""
+
+    option: OptionName
+    source_option: OptionName = Field(description="the option whose training made the weights")
+    hashes: dict[SeedName, Sha256] = Field(min_length=1)
+
+
+class WorldPath(_Record):
+    """How much of one checkpoint's world path reaches its actions."""
+
+    gate: NonNegative = Field(description="|tanh(gate)| of the cross-attention")
+    action_change_rms: NonNegative = Field(description="RMS change of the actions when the memory is zeroed")
+    world_loss: float = Field(description="masked cosine loss of Prophet's prediction")
+    copy_last: float = Field(description="the same loss of repeating the last latent")
+
+
+class Task(_Record):
+    id: int = Field(ge=0)
+    description: str = Field(min_length=1)
+
+
+class Evaluation(_Record):
+    """Every episode of one option on one task."""
+
+    protocol: dict[str, Any]
+    checkpoint: Checkpoint
+    task: Task
+    suite_tasks: int = Field(gt=0, description="tasks in the whole suite")
+    scale: str
+    training_budget: dict[str, Any]
+    world: dict[SeedName, WorldPath] | None
+    episodes: tuple[Episode, ...] = Field(min_length=1)
+
+    @property
+    def option(self) -> str:
+        return self.checkpoint.option
+
+    @property
+    def name(self) -> str:
+        """The file name the pipeline gives this evaluation."""
+        return f"eval_{self.option}_{self.task.id}.json"
+
+
+def read_evaluation(path: str | Path) -> Evaluation:
+    """Read one evaluation.
+
+    Raises:
+        ComparisonError: the file is missing, malformed, contradicts itself or has another evaluation's name.
+    """
+    path = Path(path)
+    try:
+        evaluation = Evaluation.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ComparisonError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise ComparisonError(f"{path}: not an evaluation: {where}: {first['msg']}") from None
+    if path.name != evaluation.name:
+        raise ComparisonError(f"{path}: holds what {evaluation.name} should hold; was the file renamed or swapped?")
+    _check_episodes(evaluation)
+    return evaluation
+
+
+def episode_table(evaluations: Iterable[Evaluation]) -> pl.DataFrame:
+    """One row per episode: option, task, init_state_id, train_seed, the conditions it ran under, and success."""
+    schema = {
+        "option": pl.String,
+        "task": pl.Int64,
+        "init_state_id": pl.Int64,
+        "train_seed": pl.Int64,
+        "init_state_sha256": pl.String,
+        "env_seed": pl.Int64,
+        "noise_seed": pl.Int64,
+        "success": pl.Boolean,
+    }
+    rows = [
+        (e.option, e.task.id, *(getattr(episode, column) for column in list(schema)[2:]))
+        for e in evaluations
+        for episode in e.episodes
+    ]
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _check_episodes(evaluation: Evaluation) -> None:
+    """Each training seed has a checkpoint, and each initial state exactly once."""
+    table = episode_table([evaluation])
+    for key in (EPISODE_KEY, ["task", "init_state_sha256", "train_seed"]):
+        twice = table.filter(table.select(key).is_duplicated()).sort(key)
+        if len(twice):
+            raise ComparisonError(f"{evaluation.name}: duplicated episode: {_episode(twice.row(0, named=True))}")
+    seeds = {f"seed_{seed}" for seed in table["train_seed"].unique()}
+    hashes = evaluation.checkpoint.hashes
+    if seeds != set(hashes):
+        raise ComparisonError(f"{evaluation.name}: episodes of {_list(seeds)}, but checkpoints of {_list(hashes)}")
+    if evaluation.world is not None and seeds != set(evaluation.world):
+        raise ComparisonError(f"{evaluation.name}: episodes of {_list(seeds)}, world of {_list(evaluation.world)}")
+    if len(table) != len(seeds) * table["init_state_id"].n_unique():
+        raise ComparisonError(f"{evaluation.name}: the training seeds were not rolled out from the same initial states")
+    if evaluation.task.id >= evaluation.suite_tasks:
+        raise ComparisonError(f"{evaluation.name}: the suite has tasks 0 to {evaluation.suite_tasks - 1}")
+
+
+# ---- fairness -------------------------------------------------------------------------------------------------------
+
+
+def check_comparable(evaluations: Sequence[Evaluation], reference: str) -> None:
+    """Refuse evaluations whose difference could come from anything but the option.
+
+    Args:
+        reference: the option that says what all others must have been run with.
+
+    Raises:
+        ComparisonError: naming the first offender.
+    """
+    by_name: dict[str, Evaluation] = {}
+    for evaluation in evaluations:
+        if by_name.setdefault(evaluation.name, evaluation) is not evaluation:
+            raise ComparisonError(f"{evaluation.name}: given twice")
+    references = {e.task.id: e for e in evaluations if e.option == reference}
+    for evaluation in evaluations:
+        if evaluation.task.id not in references:
+            raise ComparisonError(f"eval_{reference}_{evaluation.task.id}.json: missing; {evaluation.name} needs it")
+        _check_same_experiment(evaluation, references[min(references)])
+        if evaluation.task != (task := references[evaluation.task.id].task):
+            raise ComparisonError(
+                f"{evaluation.name}: the task is {evaluation.task.description!r}, "
+                f"but {task.description!r} in {references[task.id].name}"
+            )
+    _check_checkpoints(evaluations)
+    _check_paired(episode_table(evaluations), reference)
+
+
+def _check_same_experiment(evaluation: Evaluation, reference: Evaluation) -> None:
+    for part in ("protocol", "training_budget", "suite_tasks", "scale"):
+        difference = _first_difference(part, getattr(evaluation, part), getattr(reference, part))
+        if difference:
+            key, here, there = difference
+            raise ComparisonError(f"{evaluation.name}: {key} is {here!r}, but {there!r} in {reference.name}")
+
+
+def _first_difference(key: str, here: Any, there: Any) -> tuple[str, Any, Any] | None:
+    if isinstance(here, dict) and isinstance(there, dict):
+        for part in sorted({*here, *there}):
+            difference = _first_difference(f"{key}.{part}", here.get(part, "absent"), there.get(part, "absent"))
+            if difference:
+                return difference
+        return None
+    return None if here == there else (key, here, there)
+
+
+def _check_checkpoints(evaluations: Iterable[Evaluation]) -> None:
+    """An option has one set of weights, which only rows that borrow its checkpoint share."""
+    first_of: dict[str, Evaluation] = {}
+    owner_of: dict[str, Evaluation] = {}
+    for evaluation in evaluations:
+        source, hashes = evaluation.checkpoint.source_option, evaluation.checkpoint.hashes
+        first = first_of.setdefault(source, evaluation)
+        if first.checkpoint.hashes != hashes or first.world != evaluation.world:
+            raise ComparisonError(f"{evaluation.name}: rolled out another checkpoint of {source} than {first.name}")
+        for digest in hashes.values():
+            owner = owner_of.setdefault(digest, evaluation)
+            if owner.checkpoint.source_option != source:
+                raise ComparisonError(
+                    f"{evaluation.name}: {source} has the same weights as {owner.checkpoint.source_option} in "
+                    f"{owner.name}; one of them is under the wrong name"
+                )
+
+
+def _check_paired(episodes: pl.DataFrame, reference: str) -> None:
+    """Every option has the reference's episodes, run under the same conditions."""
+    expected = episodes.filter(option=reference)
+    for (option,), own in episodes.group_by("option", maintain_order=True):
+        joined = own.join(expected, on=EPISODE_KEY, how="full", suffix="_reference", coalesce=True).sort(EPISODE_KEY)
+        for absent, lacking, having in (("option", option, reference), ("option_reference", reference, option)):
+            unpaired = joined.filter(pl.col(absent).is_null())
+            if len(unpaired):
+                row = unpaired.row(0, named=True)
+                raise ComparisonError(
+                    f"eval_{lacking}_{row['task']}.json: unpaired episode: it lacks {_episode(row)}, "
+                    f"which eval_{having}_{row['task']}.json has"
+                )
+        for condition in CONDITIONS:
+            differing = joined.filter(pl.col(condition) != pl.col(f"{condition}_reference"))
+            if len(differing):
+                row = differing.row(0, named=True)
+                raise ComparisonError(
+                    f"eval_{option}_{row['task']}.json: {_episode(row)}: {condition} is {row[condition]}, "
+                    f"but {row[f'{condition}_reference']} in eval_{reference}_{row['task']}.json"
+                )
+
+
+def _episode(row: Mapping[str, Any]) -> str:
+    return f"initial state {row['init_state_id']} of training seed {row['train_seed']}"
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,377 @@
+"""The decision tree: which branch the pickup tasks chose, what runs next, and the verdict.
+
+`judge_pickup` makes `results/pickup.json` (a `Pickup`) from the evaluations of the options in `run` on the pickup tasks
+and nothing else; `decide` makes `results/decision.json` (a `Verdict`) from that and from all evaluations, the scheduled
+options' among them. The fields of these two models are the files' schema. "At least as good" is pooled success on the
+pickup tasks, as the experiment says; tests and intervals are reported beside it and never change the branch.
+
+The first token whose condition holds (E0, E2, A, C: `decision.baseline`, `.world`, `.wrist`, `.fusion`):
+
+    VOID_BASELINE_TOO_WEAK    E0 below decision.min_baseline_success
+    ADOPT_FUSION              C run and: E2 ≥ E0 and C > E2, or E2 < E0, C ≥ E0 and C > A
+    WORLD_HELPS_OR_NEUTRAL    E2 ≥ E0
+    ADOPT_WRIST               E2 < E0 and A ≥ E0
+    KEEP_BASELINE             E2 < E0, A or C run, neither ≥ E0
+    WRIST_EXPERIMENT_PENDING  E2 < E0, neither A nor C run
+
+Only the options in these roles can be adopted, and a role is never given to a row with `checkpoint_of`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from world_modality.comparison import ComparisonError, Evaluation, WorldPath, check_comparable, episode_table
+from world_modality.config import Decision, Option, OptionName
+from world_modality.statistics import (
+    Interval,
+    chance_of_worse_if_equal,
+    count_pairs,
+    mcnemar_exact,
+    paired_difference_interval,
+    wilson_interval,
+)
+
+Branch = Literal["success", "wrist"]
+Token = Literal[
+    "VOID_BASELINE_TOO_WEAK",
+    "WORLD_HELPS_OR_NEUTRAL",
+    "ADOPT_FUSION",
+    "ADOPT_WRIST",
+    "KEEP_BASELINE",
+    "WRIST_EXPERIMENT_PENDING",
+]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for `provenance.write_json`."""
+        return self.model_dump(mode="json")
+
+
+class DecisionSpec(_Model):
+    """The validated part of the config that the decision depends on: it travels as JSON (`--spec`)."""
+
+    decision: Decision
+    options: dict[OptionName, Option]
+    run: list[OptionName] = Field(min_length=2)
+    scale: Literal["embedded", "smoke", "full"]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        roles = [self.decision.baseline, self.decision.world, self.decision.wrist, self.decision.fusion]
+        for name in [*filter(None, roles), *self.run, *self.decision.on_success]:
+            if name not in self.options:
+                raise ValueError(f"no option {name}; valid: {', '.join(self.options)}")
+        for name in filter(None, roles):
+            if self.options[name].checkpoint_of:
+                raise ValueError(f"{name} is not trained itself (checkpoint_of), so it takes no part in the tree")
+        for name in (self.decision.baseline, self.decision.world):
+            if name not in self.run:
+                raise ValueError(f"run: the tree needs {name}")
+        return self
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(["spec", *(str(part) for part in first["loc"])])
+            raise ComparisonError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+    def source(self, name: str) -> str:
+        """The option whose training made the checkpoint that `name` rolls out."""
+        return self.options[name].checkpoint_of or name
+
+    def sees(self, name: str) -> bool:
+        """Whether any picture reaches the policy, directly or through the world latents."""
+        option, source = self.options[name], self.options[self.source(name)]
+        return bool(source.cameras) or "blank" not in (option.images, source.images)
+
+    def predicts(self, name: str) -> bool:
+        """Whether the option was trained to attend to Prophet's predictions."""
+        option = self.options[name]
+        return bool(option.cameras) and option.memory == "predicted"
+
+
+class Counts(_Model):
+    successes: int
+    episodes: int
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
+
+
+class OptionCounts(_Model):
+    tasks: dict[int, Counts]
+    pooled: Counts
+
+
+class Pickup(_Model):
+    """`pickup.json`: the checkpoint's verdict."""
+
+    baseline: OptionName
+    world: OptionName
+    options: dict[OptionName, OptionCounts] = Field(description="counts on the pickup tasks of the options in `run`")
+    branch: Branch = Field(description="success: world ≥ baseline; wrist: world < baseline")
+    scheduled: list[OptionName] = Field(description="options to train and evaluate next")
+
+
+class Rate(Counts):
+    interval: Interval = Field(description="Wilson interval of the success rate")
+
+
+class OptionResult(_Model):
+    name: OptionName
+    label: str
+    checkpoint_of: OptionName | None
+    tasks: dict[int, Rate]
+    pickup: Rate = Field(description="all pickup tasks pooled")
+    all_tasks: Rate = Field(description="all evaluated tasks pooled")
+    blind_as_good: bool = Field(description="no picture reaches it, and it is as good as the baseline on pickup")
+    world: dict[str, WorldPath] | None = Field(description="per training seed; null where there is no world path")
+    world_inactive: bool = Field(description="trained to attend to predictions, which hardly change its actions")
+
+
+class Comparison(_Model):
+    """An option against a reference, paired by episode over the pickup tasks."""
+
+    option: OptionName
+    reference: OptionName
+    both: int
+    only_reference: int
+    only_option: int
+    neither: int
+    difference: float = Field(description="success rate of the option minus that of the reference")
+    interval: Interval = Field(description="Newcombe's paired interval of the difference")
+    p_two_sided: float = Field(description="McNemar's exact test")
+    p_worse: float = Field(description="the same, one-sided: the option is worse than the reference")
+    chance_of_worse_if_equal: float = Field(description="that equals give `option < reference` on these pairs")
+
+
+class Verdict(_Model):
+    """`decision.json`: everything the decision rests on."""
+
+    token: Token
+    branch: Branch
+    scale: str
+    settings: Decision = Field(description="roles, thresholds and choices the tree ran with")
+    scheduled: list[OptionName] = Field(description="options the checkpoint scheduled")
+    suite_tasks: int = Field(description="tasks in the whole suite")
+    tasks: dict[int, str] = Field(description="evaluated tasks and their instructions")
+    initial_states: int = Field(description="most initial states any task was evaluated from")
+    training_seeds: list[int]
+    protocol: dict[str, Any]
+    options: list[OptionResult]
+    comparisons: list[Comparison]
+
+    def option(self, name: str | None) -> OptionResult | None:
+        """The result of one option; None where it was not run."""
+        return next((option for option in self.options if option.name == name), None)
+
+
+# ---- the checkpoint -------------------------------------------------------------------------------------------------
+
+
+def judge_pickup(evaluations: Sequence[Evaluation], spec: DecisionSpec) -> Pickup:
+    """Choose the branch, and say which options run next.
+
+    Args:
+        evaluations: exactly those of every option in `spec.run` on every pickup task.
+
+    Raises:
+        ComparisonError: one is missing, not asked for, or not comparable.
+    """
+    decision = spec.decision
+    _check_complete(evaluations, spec.run, decision.pickup_tasks)
+    _check_spec(evaluations, spec)
+    check_comparable(evaluations, decision.baseline)
+    options = {name: _count(evaluations, name) for name in spec.run}
+    helps = options[decision.world].pooled.successes >= options[decision.baseline].pooled.successes
+    branch: Branch = "success" if helps else "wrist"
+    return Pickup(
+        baseline=decision.baseline,
+        world=decision.world,
+        options=options,
+        branch=branch,
+        scheduled=_schedule(branch, spec),
+    )
+
+
+def _schedule(branch: Branch, spec: DecisionSpec) -> list[str]:
+    decision = spec.decision
+    wanted = [decision.wrist] if branch == "wrist" or decision.wrist_experiment == "always" else []
+    wanted += decision.on_success if branch == "success" else []
+    return [name for name in dict.fromkeys(wanted) if name not in spec.run]
+
+
+def _count(evaluations: Iterable[Evaluation], option: str, tasks: Iterable[int] | None = None) -> OptionCounts:
+    """Count one option's successes on some tasks; None: on all."""
+    counts = {
+        e.task.id: Counts(successes=sum(episode.success for episode in e.episodes), episodes=len(e.episodes))
+        for e in sorted(evaluations, key=lambda e: e.task.id)
+        if e.option == option and (tasks is None or e.task.id in tasks)
+    }
+    pooled = Counts(
+        successes=sum(c.successes for c in counts.values()), episodes=sum(c.episodes for c in counts.values())
+    )
+    return OptionCounts(tasks=counts, pooled=pooled)
+
+
+def _check_complete(evaluations: Iterable[Evaluation], options: Iterable[str], tasks: Iterable[int]) -> None:
+    expected = [f"eval_{option}_{task}.json" for option in options for task in sorted(tasks)]
+    given = [e.name for e in evaluations]
+    for name in expected:
+        if name not in given:
+            raise ComparisonError(f"{name}: missing; the comparison needs {', '.join(expected)}")
+    for name in given:
+        if name not in expected:
+            raise ComparisonError(f"{name}: not asked for; the comparison takes exactly {', '.join(expected)}")
+
+
+def _check_spec(evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
+    for e in evaluations:
+        if e.scale != spec.scale:
+            raise ComparisonError(f"{e.name}: made at scale {e.scale}, but the spec says {spec.scale}")
+        if e.checkpoint.source_option != spec.source(e.option):
+            raise ComparisonError(
+                f"{e.name}: rolled out {e.checkpoint.source_option}'s checkpoint, not {spec.source(e.option)}'s"
+            )
+        if spec.predicts(e.option) and e.world is None:
+            raise ComparisonError(f"{e.name}: says nothing about the world path (`world` is null)")
+
+
+# ---- the verdict ----------------------------------------------------------------------------------------------------
+
+
+def read_pickup(path: str | Path) -> Pickup:
+    """Read `pickup.json`.
+
+    Raises:
+        ComparisonError: it is missing or malformed.
+    """
+    try:
+        return Pickup.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValidationError, ValueError) as error:
+        raise ComparisonError(f"{path}: not a pickup.json ({str(error).splitlines()[0]})") from None
+
+
+def decide(pickup: Pickup, evaluations: Sequence[Evaluation], spec: DecisionSpec) -> Verdict:
+    """Walk the tree to its end.
+
+    Args:
+        evaluations: exactly those of every option in `spec.run` and in `pickup.scheduled`, each on the same tasks.
+
+    Raises:
+        ComparisonError: one is missing, not asked for or not comparable, or `pickup` does not follow from them.
+    """
+    decision, names = spec.decision, [*spec.run, *pickup.scheduled]
+    tasks = {e.task.id: e.task.description for e in sorted(evaluations, key=lambda e: e.task.id)}
+    _check_complete(evaluations, names, {*tasks, *decision.pickup_tasks})
+    _check_spec(evaluations, spec)
+    check_comparable(evaluations, decision.baseline)
+    _check_pickup(pickup, evaluations, spec)
+    table = episode_table(evaluations)
+    pooled = {name: _count(evaluations, name, decision.pickup_tasks).pooled for name in names}
+    return Verdict(
+        token=choose_token(pooled, decision),
+        branch=pickup.branch,
+        scale=spec.scale,
+        settings=decision,
+        scheduled=pickup.scheduled,
+        suite_tasks=evaluations[0].suite_tasks,
+        tasks=tasks,
+        initial_states=table.group_by("task").agg(pl.col("init_state_id").n_unique())["init_state_id"].max(),
+        training_seeds=sorted(table["train_seed"].unique()),
+        protocol=evaluations[0].protocol,
+        options=[_result(name, evaluations, pooled, spec) for name in names],
+        comparisons=[_compare(table, *pair, decision) for pair in _compared(names, spec)],
+    )
+
+
+def choose_token(pooled: dict[str, Counts], decision: Decision) -> Token:
+    """The first token whose condition holds; `pooled` holds the evaluated options, all with equally many episodes."""
+    score = {name: counts.successes for name, counts in pooled.items()}
+    baseline, world = score[decision.baseline], score[decision.world]
+    wrist, fusion = score.get(decision.wrist), score.get(decision.fusion)
+    if pooled[decision.baseline].rate < decision.min_baseline_success:
+        return "VOID_BASELINE_TOO_WEAK"
+    if world >= baseline:
+        return "ADOPT_FUSION" if fusion is not None and fusion > world else "WORLD_HELPS_OR_NEUTRAL"
+    if fusion is not None and fusion >= baseline and (wrist is None or fusion > wrist):
+        return "ADOPT_FUSION"
+    if wrist is not None and wrist >= baseline:
+        return "ADOPT_WRIST"
+    return "WRIST_EXPERIMENT_PENDING" if wrist is None and fusion is None else "KEEP_BASELINE"
+
+
+def _check_pickup(pickup: Pickup, evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
+    """What was scheduled may be less than the tree wants (a budget), everything else must follow."""
+    seen = [e for e in evaluations if e.option in spec.run and e.task.id in spec.decision.pickup_tasks]
+    judged = judge_pickup(seen, spec)
+    for field in ("baseline", "world", "branch", "options"):
+        if getattr(pickup, field) != getattr(judged, field):
+            raise ComparisonError(f"pickup.json: {field} does not follow from these evaluations; judge them again")
+    for name in pickup.scheduled:
+        if name not in judged.scheduled:
+            raise ComparisonError(f"pickup.json: {name} is scheduled, but the tree asks for {judged.scheduled}")
+
+
+def _result(
+    name: str, evaluations: Sequence[Evaluation], pooled: dict[str, Counts], spec: DecisionSpec
+) -> OptionResult:
+    counts, decision = _count(evaluations, name), spec.decision
+    world = next(e.world for e in evaluations if e.option == name)
+    weakest = min((min(p.gate, p.action_change_rms) for p in (world or {}).values()), default=None)
+    return OptionResult(
+        name=name,
+        label=spec.options[name].label,
+        checkpoint_of=spec.options[name].checkpoint_of,
+        tasks={task: _rate(c, decision) for task, c in counts.tasks.items()},
+        pickup=_rate(pooled[name], decision),
+        all_tasks=_rate(counts.pooled, decision),
+        blind_as_good=not spec.sees(name) and pooled[name].successes >= pooled[decision.baseline].successes,
+        world=world,
+        world_inactive=spec.predicts(name) and weakest is not None and weakest < decision.min_world_effect,
+    )
+
+
+def _rate(counts: Counts, decision: Decision) -> Rate:
+    interval = wilson_interval(counts.successes, counts.episodes, decision.confidence)
+    return Rate(successes=counts.successes, episodes=counts.episodes, interval=interval)
+
+
+def _compared(names: Sequence[str], spec: DecisionSpec) -> list[tuple[str, str]]:
+    """Trained options against the baseline, borrowed checkpoints against their owner, the fusion against E2 and A."""
+    decision = spec.decision
+    pairs = [(name, decision.baseline) for name in names if spec.source(name) == name]
+    pairs += [(name, spec.source(name)) for name in names if spec.source(name) != name]
+    pairs += [(decision.fusion, other) for other in (decision.world, decision.wrist) if decision.fusion]
+    return [(a, b) for a, b in dict.fromkeys(pairs) if a != b and {a, b} <= set(names)]
+
+
+def _compare(table: pl.DataFrame, option: str, reference: str, decision: Decision) -> Comparison:
+    counts = count_pairs(table, option, reference, decision.pickup_tasks)
+    return Comparison(
+        option=option,
+        reference=reference,
+        both=counts.both,
+        only_reference=counts.only_reference,
+        only_option=counts.only_option,
+        neither=counts.neither,
+        difference=counts.difference,
+        interval=paired_difference_interval(counts, decision.confidence),
+        p_two_sided=mcnemar_exact(counts),
+        p_worse=mcnemar_exact(counts, "less"),
+        chance_of_worse_if_equal=chance_of_worse_if_equal(counts.discordant),
+    )
