@@ -1,0 +1,10 @@
+"""LeRobot plugin: the policy type `smolvla_world` and the processor step `blank_images`.
+
+LeRobot finds it by the name of its distribution (`lerobot_policy_*`) and imports this module, which registers both; the
+policy class itself is imported when LeRobot builds one.
+"""
+
+from .configuration_smolvla_world import SmolVLAWorldConfig
+from .processor_smolvla_world import BlankImagesProcessorStep, make_smolvla_world_pre_post_processors
+
+__all__ = ["BlankImagesProcessorStep", "SmolVLAWorldConfig", "make_smolvla_world_pre_post_processors"]

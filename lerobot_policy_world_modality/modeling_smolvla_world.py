@@ -1,0 +1,307 @@
+"""SmolVLA that attends to a predicted future of its world cameras: LeRobot policy type `smolvla_world`.
+
+In training, latents come from a table by the frames' global index; at rollout, from the frames themselves, through the
+encoder that made the table. Prophet predicts the next K latents, and the action expert's output attends to them just
+before `action_out_proj`, through a gate that starts shut.
+
+Non-obvious behaviours of LeRobot:
+
+* SmolVLA is not copied. A forward pre-hook on `model.action_out_proj` fires in training and at every denoising step;
+  with the gate at 0 the policy equals SmolVLA bit for bit.
+* The world modules are built after SmolVLA and on a forked random stream, so that with one seed SmolVLA's weights, and
+  whatever is drawn after them, are those of a plain `smolvla`.
+* `batch["index"]` survives LeRobot's preprocessing; of a dataset's other extra columns none does.
+* Images reach the policy as uint8 / 255. Turned back, they are the very pixels the table was encoded from.
+* `SmolVLAPolicy.__init__` calls `reset()` before the world modules exist.
+* `from_pretrained` is not strict: missing weights are a logged warning. Here a checkpoint holds all world weights, or
+  none (a plain `smolvla`, to start from).
+* One call of `select_action` or `predict_action_chunk` is one control step: it sees exactly one frame per camera.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager
+
+import torch
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from lerobot.utils.constants import OBS_STATE
+from safetensors import safe_open
+from torch import Tensor
+
+from world_modality.encoder import VideoEncoder
+from world_modality.latents import LatentTable, join_tables
+from world_modality.prophet import MEMORIES, GatedCrossAttention, Prophet, require_finite, world_loss
+
+from .configuration_smolvla_world import SmolVLAWorldConfig
+
+WORLD_MODULES = ("prophet.", "cross_attention.")  # prefixes of the weights that a plain smolvla lacks
+
+
+class SmolVLAWorldPolicy(SmolVLAPolicy):
+    """SmolVLA with a world modality.
+
+    Train it after `attach_latents`, or with `config.world_latents` set. The frozen encoder and the table are no part of
+    its state dict: the encoder is loaded when a rollout first needs it.
+    """
+
+    config_class = SmolVLAWorldConfig
+    name = "smolvla_world"
+
+    def __init__(self, config: SmolVLAWorldConfig, **kwargs):
+        super().__init__(config, **kwargs)
+        projection = self.model.action_out_proj
+        with torch.random.fork_rng(devices=[]):
+            self.prophet = Prophet(
+                config.world_latent_dim,
+                config.world_history,
+                config.world_horizon,
+                config.world_prophet_width,
+                config.world_prophet_layers,
+                config.world_heads,
+            )
+            self.cross_attention = GatedCrossAttention(
+                projection.in_features, config.world_latent_dim, config.world_heads
+            )
+        projection.register_forward_pre_hook(self._attend)
+        self._memory: Tensor | None = None
+        self._latents: LatentTable | None = None
+        self._encoder: VideoEncoder | None = None
+
+    def reset(self) -> None:
+        """Forget the episode: its queued actions and its frames."""
+        super().reset()
+        self._frames: dict[str, deque[Tensor]] = {}
+
+    # ---- attending to a memory ----------------------------------------------------------------------------------
+
+    def _attend(self, _projection, features: tuple[Tensor]) -> tuple[Tensor]:
+        """The hook: what `action_out_proj` projects has attended to the memory."""
+        if self._memory is None:
+            raise RuntimeError("smolvla_world has no memory here: call the policy, not its model")
+        return (self.cross_attention(features[0], self._memory),)
+
+    @contextmanager
+    def _attending_to(self, memory: Tensor):
+        self._memory = require_finite(memory)
+        try:
+            yield
+        finally:
+            self._memory = None
+
+    def memory_from(self, predicted: Tensor) -> Tensor:
+        """What the policy attends to, given Prophet's prediction; both (B, K, D) in standard units."""
+        return MEMORIES[self.config.world_memory](predicted)
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def attach_latents(self, table: LatentTable) -> None:
+        """Train on the latents of `table`: those of `config.world_image_keys`, joined in that order.
+
+        The configuration remembers which encoder made them, for the rollout to use no other. A policy whose latents
+        were standardized before (a checkpoint) keeps that standardization.
+
+        Raises:
+            ValueError: the table is not of the policy's cameras, window, encoder or width; the message says which.
+        """
+        config = self.config
+        keys = [spec.image_key for spec in table.specs]
+        if keys != config.world_image_keys:
+            raise ValueError(f"the latents are of {keys}, world_image_keys are {config.world_image_keys}")
+        if table.dim != config.world_latent_dim:
+            raise ValueError(f"the latents are {table.dim} wide, world_latent_dim is {config.world_latent_dim}")
+        config.world_encoder_sha256 = config.world_encoder_sha256 or table.specs[0].encoder_sha256
+        config.world_encoder_image_size = config.world_encoder_image_size or table.specs[0].image_size
+        expected = {
+            "window": config.world_window,
+            "encoder_sha256": config.world_encoder_sha256,
+            "image_size": config.world_encoder_image_size,
+        }
+        for spec in table.specs:
+            spec.require(expected, f"latents of {spec.image_key}")
+        if not self.prophet.is_standardized:
+            self.prophet.set_standardization(*table.standardization())
+        self._latents = table
+
+    def _look_up(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Past latents (B, T_ctx, D), future latents (B, K, D) and which of these exist (B, K), of a training batch."""
+        if "index" not in batch:
+            raise ValueError(f"the batch has no `index` to look latents up by, only {', '.join(sorted(batch))}")
+        if self._latents is None:
+            self.attach_latents(_open_latents(self.config.world_latents))
+        index = batch["index"].flatten().cpu()
+        future, valid = self._latents.future(index, self.config.world_horizon)
+        history = self._latents.history(index, self.config.world_history)
+        device = self.prophet.mean.device
+        return history.to(device), future.to(device), valid.to(device)
+
+    def predict_from_table(self, batch: dict[str, Tensor]) -> Tensor:
+        """Prophet's prediction (B, K, D), in standard units, for the frames of a training batch."""
+        return self.prophet(self._look_up(batch)[0])
+
+    def forward(
+        self, batch: dict[str, Tensor], noise: Tensor | None = None, time: Tensor | None = None, reduction: str = "mean"
+    ) -> tuple[Tensor, dict]:
+        """Action loss + lambda_world * world loss, and SmolVLA's log with the world modality's floats beside it.
+
+        `loss` in the log stays SmolVLA's action loss, comparable with a plain smolvla's; `world_loss` is Prophet's and
+        `copy_last` that of predicting no change, in one unit (masked cosine distance); `gate` is tanh(gate).
+
+        Raises:
+            ValueError: the batch has no `index`, or no latents are attached or configured.
+            FloatingPointError: the memory is not finite.
+        """
+        history, future, valid = self._look_up(batch)
+        predicted = self.prophet(history)
+        with self._attending_to(self.memory_from(predicted)):
+            action_loss, log = super().forward(batch, noise, time, reduction)
+        target = self.prophet.standardize(future)
+        world = world_loss(predicted, target, valid, reduction)
+        log |= {
+            "world_loss": world.mean().item(),
+            "copy_last": self._copy_last(history, target, valid),
+            "gate": self.cross_attention.strength.item(),
+        }
+        return action_loss + self.config.world_loss_weight * world, log
+
+    def _copy_last(self, history: Tensor, target: Tensor, valid: Tensor) -> float:
+        last = self.prophet.standardize(history[:, -1:]).expand_as(target)
+        return world_loss(last, target, valid).item()
+
+    # ---- rollout ------------------------------------------------------------------------------------------------
+
+    @property
+    def watches_world(self) -> bool:
+        """Whether a rollout needs the world cameras: a memory of zeros does not depend on what they see."""
+        return self.config.world_memory != "zero"
+
+    def observe_world(self, batch: dict[str, Tensor]) -> None:
+        """See one control step: keep a frame of each world camera, (B, 3, H, W), uint8 or float in [0, 1].
+
+        The first frame of an episode stands in for those before it, as in the table. For steps on which no action is
+        asked for; `select_action` and `predict_action_chunk` do it themselves.
+
+        Raises:
+            ValueError: a world camera is missing, or the batch size changed within an episode.
+        """
+        if not self.watches_world:
+            return
+        kept = self.config.world_history + self.config.world_window - 1
+        for key in self.config.world_image_keys:
+            if key not in batch:
+                raise ValueError(f"the observation has no image {key} of a world camera, only {', '.join(batch)}")
+            frame = _as_pixels(batch[key])
+            frames = self._frames.get(key)
+            if frames is None:
+                self._frames[key] = deque([frame] * kept, maxlen=kept)
+            elif frame.shape != frames[-1].shape:
+                before, after = tuple(frames[-1].shape), tuple(frame.shape)
+                raise ValueError(f"{key}: frames {after} after frames {before}; reset() the policy between rollouts")
+            else:
+                frames.append(frame)
+
+    def select_action(self, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs) -> Tensor:
+        """See one control step and return its action (B, action_dim); predicts a chunk when none is queued."""
+        self.observe_world(batch)
+        return super().select_action(batch, noise, **kwargs)
+
+    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs) -> Tensor:
+        """See one control step and predict the chunk (B, chunk_size, action_dim) that follows it."""
+        self.observe_world(batch)
+        return super().predict_action_chunk(batch, noise, **kwargs)
+
+    def _get_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs) -> Tensor:
+        return self.chunk_attending_to(self._online_memory(len(batch[OBS_STATE])), batch, noise, **kwargs)
+
+    def chunk_attending_to(self, memory: Tensor, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs):
+        """The action chunk (B, chunk_size, action_dim), normalized, under a given memory (B, K, D)."""
+        with self._attending_to(memory):
+            return super()._get_action_chunk(batch, noise, **kwargs)
+
+    def _online_memory(self, batch_size: int) -> Tensor:
+        prophet = self.prophet
+        if not self.watches_world:
+            return self.memory_from(prophet.mean.new_zeros(batch_size, prophet.horizon, prophet.dim))
+        if not prophet.is_standardized:
+            raise RuntimeError("this smolvla_world was never trained: it does not know its latents' mean and std")
+        return self.memory_from(prophet(self.online_history()))
+
+    def online_history(self) -> Tensor:
+        """Past latents (B, T_ctx, D) of the frames seen, as a table of this episode would hold them (float16)."""
+        latents = []
+        for key in self.config.world_image_keys:
+            windows = last_windows(torch.stack(tuple(self._frames[key])), self.config.world_window)
+            encoded = self._load_encoder().encode(windows.flatten(0, 1))  # (B * T_ctx, D)
+            latents.append(encoded.half().float().unflatten(0, windows.shape[:2]))
+        return torch.cat(latents, dim=-1).to(self.prophet.mean.device)
+
+    def _load_encoder(self) -> VideoEncoder:
+        if self._encoder is None:
+            config = self.config
+            encoder = VideoEncoder.load(
+                config.world_encoder,
+                revision=config.world_encoder_revision,
+                device=self.prophet.mean.device,
+                image_size=config.world_encoder_image_size,
+            )
+            found = encoder.identity()["encoder_sha256"]
+            if found != config.world_encoder_sha256:
+                raise ValueError(
+                    f"{config.world_encoder}: the weights are {found}, the latents trained on were made with "
+                    f"{config.world_encoder_sha256} (world_encoder_sha256)"
+                )
+            self._encoder = encoder
+        return self._encoder
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _load_as_safetensor(cls, model, model_file: str, map_location: str, strict: bool):
+        """LeRobot's loading, refusing a checkpoint that holds only some of the world modality's weights."""
+        with safe_open(model_file, framework="pt") as weights:
+            stored = {name for name in weights.keys() if name.startswith(WORLD_MODULES)}  # noqa: SIM118
+        wanted = {name for name in model.state_dict() if name.startswith(WORLD_MODULES)}
+        if stored and stored != wanted:
+            raise ValueError(f"{model_file}: world weights do not fit: {', '.join(sorted(stored ^ wanted))}")
+        return super()._load_as_safetensor(model, model_file, map_location, strict)
+
+
+@torch.no_grad()
+def world_effect(policy: SmolVLAWorldPolicy, batch: dict[str, Tensor], noise: Tensor | None = None) -> dict[str, float]:
+    """Whether a trained world path is alive, on a preprocessed training batch.
+
+    Args:
+        noise: (B, chunk_size, max_action_dim) flow noise; drawn where None.
+
+    Returns:
+        `gate`, |tanh(gate)|, and `action_change_rms`, how much the normalized actions change (root mean square over the
+        whole chunk) when the memory is zeroed.
+    """
+    policy.eval()
+    memory = policy.memory_from(policy.predict_from_table(batch))
+    if noise is None:
+        shape = (len(memory), policy.config.chunk_size, policy.config.max_action_dim)
+        noise = policy.model.sample_noise(shape, memory.device)
+    seen = policy.chunk_attending_to(memory, batch, noise)
+    blind = policy.chunk_attending_to(torch.zeros_like(memory), batch, noise)
+    return {
+        "gate": policy.cross_attention.strength.abs().item(),
+        "action_change_rms": (seen - blind).square().mean().sqrt().item(),
+    }
+
+
+def last_windows(frames: Tensor, window: int) -> Tensor:
+    """Encoder windows that end at each of the last frames: (T + m - 1, B, 3, H, W) to (B, T, m, 3, H, W)."""
+    return frames.unfold(0, window, 1).permute(1, 0, 5, 2, 3, 4)
+
+
+def _as_pixels(image: Tensor) -> Tensor:
+    image = image[:, -1] if image.ndim == 5 else image  # (B, n_obs_steps, 3, H, W)
+    return image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
+
+
+def _open_latents(paths: list[str]) -> LatentTable:
+    if not paths:
+        raise ValueError("no latents to train on: call attach_latents, or set world_latents")
+    tables = [LatentTable.open(path) for path in paths]
+    return join_tables(tables) if len(tables) > 1 else tables[0]
