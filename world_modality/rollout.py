@@ -114,7 +114,7 @@ class Pilot:
 
     def _world_keys(self) -> list[str]:
         config = self.policy.config
-        if not isinstance(config, SmolVLAWorldConfig) or config.world_memory == "zero":
+        if not isinstance(config, SmolVLAWorldConfig) or not self.policy.watches_world:
             return []
         return config.world_image_keys
 

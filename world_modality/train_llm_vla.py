@@ -91,15 +91,15 @@ def train(spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, trainin
         FloatingPointError: the loss is not finite.
     """
     dataset = load_dataset(inputs.dataset)
-    tables = _open_latents(spec, inputs, dataset)
-    run = _pipeline_config(spec, inputs, seed)
+    latents = _open_latents(spec, inputs, dataset)
+    run = _pipeline_config(spec, inputs, seed, latents)
     set_seed(seed)
     policy = make_policy(run.policy, ds_meta=dataset.meta)
     preprocessor, postprocessor = make_pre_post_processors(run.policy, dataset_stats=dataset.meta.stats)
     if spec.images == "blank":
         insert_blank_images(preprocessor)
-    if tables:
-        policy.attach_latents(join_tables(list(tables.values())) if len(tables) > 1 else next(iter(tables.values())))
+    if latents is not None:
+        policy.attach_latents(latents)
     frames = FrameBatches(dataset, _policy_images(spec, dataset), run.policy.chunk_size, spec.training.cache_frames)
 
     made_from = _made_from(spec, inputs, dataset, seed)
@@ -196,7 +196,7 @@ def measure(policy, preprocessor, frames: FrameBatches, batch_size: int, seed: i
     generator = torch.Generator().manual_seed(seed)
     shape = (len(batches[0]["index"]), policy.config.chunk_size, policy.config.max_action_dim)
     noise = torch.randn(shape, generator=generator).to(policy.config.device)
-    world = {key: value for key, value in sums.items() if key.startswith(("world_", "copy_last"))}
+    world = {key: sums[key] for key in ("world_loss", "copy_last")}
     return {"loss": sums["loss"], "world": world | world_effect(policy, batches[0], noise)}
 
 
@@ -211,33 +211,30 @@ def _policy_images(spec: TrainSpec, dataset: LeRobotDataset) -> list[str]:
     return list(dataset.meta.camera_keys)
 
 
-def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset) -> dict[str, LatentTable]:
-    """The option's latent tables by camera, each checked against what the option and the dataset say it must be."""
+def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset) -> LatentTable | None:
+    """The latents of the option's cameras, each checked against what the option and the dataset say it must be."""
     if set(inputs.latents) != set(spec.cameras):
         given, wanted = sorted(inputs.latents) or "none", sorted(spec.cameras) or "none"
         raise ValueError(f"option {spec.option} needs the latents of {wanted}, not of {given}")
     if not spec.cameras:
-        return {}
+        return None
     if inputs.encoder is None:
         raise ValueError(f"option {spec.option} encodes its camera at rollout: --encoder is missing")
-    fingerprint = dataset_fingerprint(dataset)
-    return {
-        camera: LatentTable.open(
-            inputs.latents[camera],
-            expect={
-                "image_key": spec.image_keys[camera],
-                "dataset_fingerprint": fingerprint,
-                "window": spec.world.window,
-            },
-        )
-        for camera in spec.cameras
-    }
+    same = {"dataset_fingerprint": dataset_fingerprint(dataset), "window": spec.world.window}
+    return join_tables(
+        [
+            LatentTable.open(inputs.latents[camera], expect=same | {"image_key": spec.image_keys[camera]})
+            for camera in spec.cameras
+        ]
+    )
 
 
-def _pipeline_config(spec: TrainSpec, inputs: TrainInputs, seed: int) -> TrainPipelineConfig:
+def _pipeline_config(
+    spec: TrainSpec, inputs: TrainInputs, seed: int, latents: LatentTable | None
+) -> TrainPipelineConfig:
     """The training as LeRobot describes it; saved with the checkpoint as its `train_config.json`."""
     options = spec.training
-    policy = _policy_config(spec, inputs)
+    policy = _policy_config(spec, inputs, latents)
     return TrainPipelineConfig(
         dataset=DatasetConfig(repo_id=inputs.dataset.name, root=str(inputs.dataset)),
         policy=policy,
@@ -251,7 +248,7 @@ def _pipeline_config(spec: TrainSpec, inputs: TrainInputs, seed: int) -> TrainPi
     )
 
 
-def _policy_config(spec: TrainSpec, inputs: TrainInputs) -> PreTrainedConfig:
+def _policy_config(spec: TrainSpec, inputs: TrainInputs, latents: LatentTable | None) -> PreTrainedConfig:
     policy, options = spec.policy, spec.training
     fields = {
         "device": spec.device,
@@ -273,7 +270,7 @@ def _policy_config(spec: TrainSpec, inputs: TrainInputs) -> PreTrainedConfig:
         "scheduler_decay_steps": options.steps,
         "scheduler_decay_lr": options.final_learning_rate,
     }
-    if spec.world is None:
+    if latents is None:
         return SmolVLAConfig(**fields)
     world = spec.world
     return SmolVLAWorldConfig(
@@ -283,7 +280,7 @@ def _policy_config(spec: TrainSpec, inputs: TrainInputs) -> PreTrainedConfig:
         world_window=world.window,
         world_history=world.history,
         world_horizon=world.horizon,
-        world_latent_dim=sum(LatentTable.dim_of(inputs.latents[camera]) for camera in spec.cameras),
+        world_latent_dim=latents.dim,
         world_prophet_width=world.prophet_width,
         world_prophet_layers=world.prophet_layers,
         world_heads=world.heads,

@@ -1,0 +1,117 @@
+"""What Snakemake plans: dry runs of the real Snakefile in an empty or half-finished experiment."""
+
+import collections
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from world_modality.provenance import write_json
+
+REPOSITORY = Path(__file__).parents[2]
+TREE = REPOSITORY / "experiments"
+
+
+def snakemake(directory, *arguments):
+    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile"]
+    command += ["--directory", directory, "--cores", "1", *arguments]
+    environment = {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def planned(directory, *arguments, target="results/decision.txt"):
+    """Outputs a dry run would make, as a set of (rule, output)."""
+    run = snakemake(directory, "--dry-run", "--rerun-triggers", "mtime", *arguments, "--", target)
+    assert run.returncode == 0, run.stderr
+    blocks = re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):(.*?)(?=^$)", run.stdout, re.MULTILINE | re.DOTALL)
+    jobs = set()
+    for rule, body in blocks:
+        output = re.search(r"output: (.*)", body)
+        jobs |= {(rule, name) for name in (output.group(1).split(", ") if output else [])}
+    return jobs
+
+
+def count(jobs):
+    return collections.Counter(rule for rule, _ in jobs)
+
+
+def outputs(jobs, rule):
+    return {output for r, output in jobs if r == rule}
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    return planned(tmp_path_factory.mktemp("fresh"))
+
+
+def test_before_the_tree_branches_the_wrist_option_is_not_planned(fresh):
+    assert outputs(fresh, "train_policy") == {f"results/ckpt_{o}/seed_0" for o in ("E0", "E2", "S0")}
+    assert outputs(fresh, "encode_latents") == {"results/latents_front.parquet"}
+
+
+def test_an_option_with_checkpoint_of_trains_nothing_and_is_evaluated(fresh):
+    evaluated = {output.split("/")[2] for output in outputs(fresh, "evaluate_policy")}
+    assert evaluated == {"E0", "E2", "E2-zero", "S0"}
+
+
+def test_each_task_is_recorded_by_a_job_of_its_own(fresh):
+    assert outputs(fresh, "record_demonstrations") == {f"results/demonstrations/task_{t}" for t in (0, 1)}
+
+
+def test_always_runs_the_wrist_experiment_beside_the_rest(tmp_path):
+    jobs = planned(tmp_path, "--configfile", TREE / "both_branches.yaml")
+    assert "results/ckpt_A/seed_0" in outputs(jobs, "train_policy")
+    assert "results/latents_wrist.parquet" in outputs(jobs, "encode_latents")
+    assert "E2-zero" not in {output.split("_")[1] for output in outputs(jobs, "train_policy")}
+
+
+def finish(directory, jobs, scheduled):
+    """Pretend that `jobs` are done, in the order of the pipeline, and that the tree scheduled `scheduled`."""
+    order = ["record_demonstrations", "aggregate_demonstrations", "build_encoder", "build_vlm", "encode_latents"]
+    order += ["train_policy", "write_manifest", "evaluate_policy", "record_videos", "collect_evaluation"]
+    for moment, rule in enumerate([*order, "judge_pickup"], start=1_700_000_000):
+        for output in outputs(jobs, rule):
+            path = directory / output
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if rule in ("judge_pickup",):
+                write_json(path, {"scheduled": scheduled})
+            elif path.suffix:
+                path.write_text("done")
+            else:
+                path.mkdir()
+                (path / ".snakemake_timestamp").touch()
+                os.utime(path / ".snakemake_timestamp", (moment, moment))
+            os.utime(path, (moment, moment))
+
+
+def test_where_the_world_modality_helps_only_the_decision_is_left(tmp_path, fresh):
+    finish(tmp_path, fresh, scheduled=[])
+    assert count(planned(tmp_path)) == {"decide": 2}
+
+
+def test_where_the_world_modality_hurts_the_wrist_experiment_is_left_and_nothing_else(tmp_path, fresh):
+    finish(tmp_path, fresh, scheduled=["A"])
+    jobs = planned(tmp_path)
+    assert count(jobs) == {
+        "encode_latents": 1,
+        "train_policy": 1,
+        "write_manifest": 1,
+        "evaluate_policy": 4,
+        "record_videos": 2,
+        "collect_evaluation": 2,
+        "decide": 2,
+    }
+    assert outputs(jobs, "encode_latents") == {"results/latents_wrist.parquet"}
+    assert outputs(jobs, "train_policy") == {"results/ckpt_A/seed_0"}
+    assert {output.split("/")[2] for output in outputs(jobs, "evaluate_policy")} == {"A"}
+
+
+def test_a_misspelt_key_is_one_clear_line_before_anything_runs(tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("training: {stepz: 3}\n")
+    run = snakemake(tmp_path, "--dry-run", "--configfile", overlay, "--", "results/decision.txt")
+    assert run.returncode != 0
+    assert "training.stepz: unknown key; did you mean steps?" in run.stdout + run.stderr

@@ -1,0 +1,143 @@
+"""The whole pipeline at smoke scale, for real: simulator, demonstrations, latents, trainings, rollouts, decision."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from world_modality.provenance import read_json, tree_sha256
+
+REPOSITORY = Path(__file__).parents[2]
+OPTIONS = ("E0", "E2", "E2-zero", "S0", "A")
+
+
+def run_smoke(directory, *targets):
+    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile"]
+    command += ["--directory", directory, "--configfile", REPOSITORY / "experiments" / "smoke.yaml", "--cores", "2"]
+    environment = {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
+    run = subprocess.run([*command, "--", *targets], capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-8000:]
+    return run.stdout + run.stderr
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The folder of a finished smoke experiment, both branches of the tree included."""
+    directory = tmp_path_factory.mktemp("smoke")
+    run_smoke(directory, "all")
+    return directory
+
+
+def test_the_decision_names_its_token_scale_and_branch(smoke):
+    text = (smoke / "results/decision.txt").read_text()
+    token = text.splitlines()[0]
+    assert re.fullmatch(r"VOID_BASELINE_TOO_WEAK|WORLD_HELPS_OR_NEUTRAL|ADOPT_WRIST|KEEP_BASELINE", token)
+    assert "smoke" in text
+
+
+def test_every_option_is_evaluated_on_the_same_initial_states_and_seeds(smoke):
+    for task in (0, 1):
+        episodes = {o: read_json(smoke / f"results/eval_{o}_{task}.json")["episodes"] for o in OPTIONS}
+        keys = ("init_state_id", "init_state_sha256", "env_seed", "noise_seed", "train_seed")
+        seen = {o: [tuple(e[k] for k in keys) for e in rows] for o, rows in episodes.items()}
+        assert all(rows == seen["E0"] for rows in seen.values())
+        assert len(seen["E0"]) == 2
+
+
+def test_every_filmed_episode_has_a_video(smoke):
+    for option in OPTIONS:
+        videos = [e["video"] for e in read_json(smoke / f"results/eval_{option}_0.json")["episodes"] if e["video"]]
+        assert videos
+        assert all((smoke / video).stat().st_size > 1000 for video in videos)
+
+
+def test_benchmark_states_are_never_trained_on(smoke):
+    recorded = {
+        state
+        for path in (smoke / "results/demonstrations").glob("task_*/meta/recording.json")
+        for state in re.findall(r"[0-9a-f]{64}", path.read_text())
+    }
+    evaluated = {e["init_state_sha256"] for e in read_json(smoke / "results/eval_E0_0.json")["episodes"]}
+    assert recorded
+    assert not recorded & evaluated
+
+
+def test_latents_follow_the_contract(smoke):
+    for camera, key in (("front", "observation.images.image"), ("wrist", "observation.images.image2")):
+        table = pq.read_table(smoke / f"results/latents_{camera}.parquet")
+        assert table.column_names == ["index", "episode_index", "frame_index", "latent"]
+        assert table["index"].to_pylist() == list(range(len(table)))
+        assert key.encode() in b" ".join(table.schema.metadata.values())
+
+
+def test_checkpoints_are_lerobot_pretrained_models(smoke):
+    for option, kind in (("E0", "smolvla"), ("S0", "smolvla"), ("E2", "smolvla_world"), ("A", "smolvla_world")):
+        folder = smoke / f"results/ckpt_{option}/seed_0"
+        assert read_json(folder / "config.json")["type"] == kind
+        for name in ("model.safetensors", "train_config.json", "policy_preprocessor.json", "policy_postprocessor.json"):
+            assert (folder / name).is_file(), name
+
+
+def test_world_options_report_whether_their_world_path_is_alive(smoke):
+    for option in ("E2", "A"):
+        world = read_json(smoke / f"results/eval_{option}_0.json")["world"]["seed_0"]
+        assert {"gate", "action_change_rms", "world_loss", "copy_last"} <= set(world)
+    assert read_json(smoke / "results/eval_E0_0.json")["world"] is None
+
+
+def test_a_second_run_does_nothing(smoke):
+    before = tree_sha256(smoke / "results")
+    assert "Nothing to be done" in run_smoke(smoke, "all")
+    assert tree_sha256(smoke / "results") == before
+
+
+def test_the_same_inputs_give_the_same_weights_rollouts_and_decision(smoke, tmp_path_factory):
+    again = tmp_path_factory.mktemp("again")
+    run_smoke(again, "results/decision.txt")
+    for name in ("decision.txt", "decision.json", "ckpt_E2/manifest.json", "ckpt_A/manifest.json"):
+        assert (again / "results" / name).read_bytes() == (smoke / "results" / name).read_bytes(), name
+    for block in (smoke / "results/rollouts").rglob("*.jsonl"):
+        assert (again / block.relative_to(smoke)).read_bytes() == block.read_bytes(), block
+
+
+def test_episodes_do_not_depend_on_how_they_are_split_into_blocks(smoke):
+    rows = [json.loads(line) for line in (smoke / "results/rollouts/E2/seed_0/task_0/block_0.jsonl").open()]
+    spec = re.search(r"--spec '(\{.*\})'", _evaluate_command(smoke)).group(1)
+    for row in reversed(rows):
+        output = smoke / f"alone_{row['init_state_id']}.jsonl"
+        command = [sys.executable, REPOSITORY / "scripts/evaluate_policy.py", "--checkpoint", "results/ckpt_E2/seed_0"]
+        command += ["--task", "0", "--seed", "0", "--first", str(row["init_state_id"]), "--count", "1"]
+        subprocess.run([*command, "--spec", spec, "--output", output], cwd=smoke, check=True, capture_output=True)
+        assert json.loads(output.read_text()) == row
+
+
+def _evaluate_command(smoke):
+    target = "results/rollouts/E2/seed_0/task_0/block_0.jsonl"
+    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile"]
+    command += ["--directory", smoke, "--configfile", REPOSITORY / "experiments" / "smoke.yaml", "--cores", "1"]
+    run = subprocess.run(
+        [*command, "--dry-run", "--printshellcmds", "--forcerun", "evaluate_policy", "--", target],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout
+
+
+def test_the_figure_is_drawn(smoke):
+    assert "<svg" in (smoke / "results/figures/success.svg").read_text()[:2000]
+
+
+def test_demonstrations_show_what_the_cameras_see(smoke):
+    table = pq.read_table(next((smoke / "results/dataset/data").rglob("*.parquet")))
+    for key in ("observation.images.image", "observation.images.image2"):
+        image = Image.open(io.BytesIO(table[key][0]["bytes"].as_py()))
+        assert image.size == (64, 64)
+        assert len(image.getcolors(4096)) > 50
