@@ -110,9 +110,10 @@ class LatentTable:
             LatentTableError: the file is truncated or damaged, lacks its metadata, has other columns, numbers its
                 frames or episodes wrongly, holds NaN, infinite or all-zero latents, or differs from `expect`.
         """
-        file, columns = _read_parquet(path)
-        spec = _read_spec(path, columns.schema)
+        file = _open_parquet(path)
+        spec = _read_spec(path, file.schema_arrow)
         spec.require(expect or {}, str(path))
+        columns = _read_columns(path, file)
         _check_columns(path, columns, spec.dim)
         starts = _episode_starts(path, columns)
         _check_row_groups(path, file, starts, len(columns))
@@ -122,6 +123,11 @@ class LatentTable:
         first = torch.from_numpy(np.repeat(starts, lengths))
         last = torch.from_numpy(np.repeat(starts + lengths - 1, lengths))
         return cls((spec,), torch.from_numpy(latents.copy()), first, last)
+
+    @staticmethod
+    def dim_of(path: str | Path) -> int:
+        """Width D of a file's latents, without reading them."""
+        return _read_spec(path, _open_parquet(path).schema_arrow).dim
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -196,14 +202,20 @@ def _outside(rows: Tensor, length: int) -> int:
     return int(rows[(rows < 0) | (rows >= length)][0])
 
 
-def _read_parquet(path: str | Path) -> tuple[pq.ParquetFile, pa.Table]:
+def _open_parquet(path: str | Path) -> pq.ParquetFile:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such latent table")
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        return file, file.read()
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise LatentTableError(f"{path}: truncated, damaged or not a Parquet file ({error})") from None
+        raise LatentTableError(f"{path}: truncated or not a Parquet file ({error})") from None
+
+
+def _read_columns(path: str | Path, file: pq.ParquetFile) -> pa.Table:
+    try:
+        return file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise LatentTableError(f"{path}: damaged ({error})") from None
 
 
 def _read_spec(path: str | Path, schema: pa.Schema) -> LatentSpec:
