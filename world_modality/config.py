@@ -11,12 +11,32 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+
+def _distinct(values):
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"{value} is listed twice")
+    return values
+
 
 Camera = Literal["front", "wrist"]
+Cameras = Annotated[tuple[Camera, ...], AfterValidator(_distinct)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9-]*$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 PositiveInt = Annotated[int, Field(gt=0)]
+Naturals = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+OptionNames = Annotated[list[OptionName], AfterValidator(_distinct)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 LIBERO_SUITE_SIZES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10}
@@ -28,7 +48,15 @@ class ConfigError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values(cls, value, info):
+        """YAML reads `on`, `off`, `yes` and `no` as truth values, which pydantic would take for 1 and 0."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("a truth value where none is expected")
+        return value
 
 
 class Simulation(_Section):
@@ -50,7 +78,7 @@ class Demonstrations(_Section):
     source: Literal["simulate", "hub"] = Field(
         description="simulate: record the scripted expert; hub: an existing dataset"
     )
-    tasks: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="task ids to record")
+    tasks: Naturals = Field(description="task ids to record")
     episodes_per_task: PositiveInt = Field(description="successful demonstrations per task [episodes]")
     max_attempts_per_task: PositiveInt = Field(description="give up on a task after so many attempts [episodes]")
     seed: int = Field(ge=0, description="first reset seed; attempt i of a task uses seed + i")
@@ -65,8 +93,6 @@ class Demonstrations(_Section):
             raise ValueError("source simulate takes neither repo_id nor revision")
         if self.max_attempts_per_task < self.episodes_per_task:
             raise ValueError("max_attempts_per_task is below episodes_per_task")
-        if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError("tasks are listed twice")
         return self
 
 
@@ -137,8 +163,10 @@ class Policy(_Section):
             raise ValueError("source hub needs repo_id and revision (a commit)")
         if self.image_size % (self.patch_size * self.pixel_shuffle):
             raise ValueError("image_size is not a multiple of patch_size x pixel_shuffle")
-        if self.hidden_size % self.heads or self.heads % 2:
-            raise ValueError("hidden_size is not a multiple of heads, or heads is odd")
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        if self.heads % 2:
+            raise ValueError(f"heads {self.heads} is odd: it cannot have half as many key-value heads")
         return self
 
 
@@ -155,9 +183,7 @@ class Training(_Section):
     ema_decay: float = Field(
         ge=0, lt=1, description="decay of the averaged weights that are saved; 0: the last weights"
     )
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        min_length=1, description="one checkpoint per option and seed (model, data order and flow noise)"
-    )
+    seeds: Naturals = Field(description="one checkpoint per option and seed (model, data order and flow noise)")
     save_every: PositiveInt = Field(description="updates between two saved training states [steps]")
     cache_frames: bool = Field(description="keep every decoded image in memory (where they fit)")
     loader_workers: int = Field(ge=0, description="processes that load batches beside the training")
@@ -168,15 +194,13 @@ class Training(_Section):
             raise ValueError(f"warmup_steps {self.warmup_steps} is not below steps {self.steps}")
         if self.final_learning_rate > self.learning_rate:
             raise ValueError("final_learning_rate is above learning_rate")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds are listed twice")
         return self
 
 
 class Evaluation(_Section):
     """Closed-loop rollouts from LIBERO's benchmark initial states, the same for every option."""
 
-    tasks: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="task ids to evaluate")
+    tasks: Naturals = Field(description="task ids to evaluate")
     episodes: int = Field(ge=1, le=INIT_STATES_PER_TASK, description="initial states 0 … n-1 of each task [episodes]")
     block_size: int = Field(ge=1, le=INIT_STATES_PER_TASK, description="initial states evaluated by one job [episodes]")
     horizon: PositiveInt = Field(description="an episode fails after so many control steps [steps]")
@@ -187,7 +211,7 @@ class Evaluation(_Section):
 class Decision(_Section):
     """The decision tree's roles, thresholds and choices; the tree itself is code."""
 
-    pickup_tasks: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="tasks the tree asks about")
+    pickup_tasks: Naturals = Field(description="tasks the tree asks about")
     baseline: OptionName = Field(description="the option without a world modality (E0)")
     world: OptionName = Field(description="the option judged against the baseline (E2)")
     wrist: OptionName = Field(description="the wrist experiment's preferred option (A)")
@@ -195,7 +219,7 @@ class Decision(_Section):
     wrist_experiment: Literal["if_world_hurts", "always"] = Field(
         description="always: run the wrist options whatever the branch; the branch is reported the same"
     )
-    on_success: list[OptionName] = Field(description="options to run where world helps or is neutral: [] or the fusion")
+    on_success: OptionNames = Field(description="options to run where world helps or is neutral: [] or the fusion")
     min_baseline_success: Fraction = Field(description="below this pooled pickup success of the baseline: VOID")
     confidence: float = Field(gt=0.5, lt=1, description="confidence level of the reported intervals")
     min_world_effect: float = Field(
@@ -207,7 +231,7 @@ class Option(_Section):
     """One row of the option table. A row with `checkpoint_of` states only what it changes at rollout."""
 
     label: str = Field(min_length=1, description="what the option is, in words")
-    cameras: tuple[Camera, ...] = Field(default=(), description="cameras of the world latents; none: no world modality")
+    cameras: Cameras = Field(default=(), description="cameras of the world latents; none: no world modality")
     memory: Literal["predicted", "zero"] = Field(
         default="predicted", description="what the policy attends to: Prophet's prediction, or zeros in its place"
     )
@@ -218,8 +242,6 @@ class Option(_Section):
 
     @model_validator(mode="after")
     def _check(self):
-        if len(set(self.cameras)) != len(self.cameras):
-            raise ValueError("cameras are listed twice")
         if self.checkpoint_of and self.cameras:
             raise ValueError("a row with checkpoint_of takes its cameras from that option")
         if self.memory == "zero" and not self.cameras and not self.checkpoint_of:
@@ -241,7 +263,7 @@ class Experiment(_Section):
     training: Training
     evaluation: Evaluation
     decision: Decision
-    run: list[OptionName] = Field(min_length=2, description="options that are always evaluated")
+    run: OptionNames = Field(min_length=2, description="options that are always evaluated")
     options: dict[OptionName, Option] = Field(description="the option table")
 
     @field_validator("image_keys")
@@ -275,11 +297,7 @@ class Experiment(_Section):
         for key, name in named.items():
             if name not in self.options:
                 raise ValueError(f"{key}: no option {name}; {_nearest(name, self.options)}")
-        for key, name in roles.items():
-            if name and self.options[name].checkpoint_of:
-                raise ValueError(
-                    f"{key}: {name} is not trained itself (checkpoint_of), so it takes no part in the tree"
-                )
+        self._check_roles({key: name for key, name in roles.items() if name})
         for name, option in self.options.items():
             source = option.checkpoint_of and self.options[option.checkpoint_of]
             if source and source.checkpoint_of:
@@ -289,6 +307,20 @@ class Experiment(_Section):
         for role in (decision.baseline, decision.world):
             if role not in self.run:
                 raise ValueError(f"run: the tree needs {role}")
+
+    def _check_roles(self, roles: dict[str, str]) -> None:
+        taken: dict[str, str] = {}
+        for key, name in roles.items():
+            option = self.options[name]
+            if option.checkpoint_of:
+                raise ValueError(
+                    f"{key}: {name} is not trained itself (checkpoint_of), so it takes no part in the tree"
+                )
+            if bool(option.cameras) == (key == "decision.baseline"):
+                raise ValueError(f"{key}: {name} has {'a' if option.cameras else 'no'} world modality")
+            if name in taken:
+                raise ValueError(f"{key}: {name} is already {taken[name]}")
+            taken[name] = key
 
     def _check_tasks(self) -> None:
         size = LIBERO_SUITE_SIZES[self.simulation.suite]
@@ -463,14 +495,14 @@ def load_experiment(config: dict[str, Any]) -> Experiment:
 
 
 def _explain(error: dict[str, Any], config: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "config"
+    key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key; {_nearest(str(error['loc'][-1]), _fields_at(error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")
     scalar = isinstance(error["input"], str | int | float | bool) or error["input"] is None
-    return f"{key}: {message}" + (f", not {error['input']!r}" if scalar else "")
+    return (f"{key}: " if key else "") + message + (f", not {error['input']!r}" if scalar else "")
 
 
 def _fields_at(location: tuple) -> list[str]:
