@@ -1,13 +1,13 @@
-"""Build the small V-JEPA 2 that stands in for a published one at embedded scale.
+"""Build the experiment's V-JEPA 2: a small one from the spec's sizes and seed, or a published one from the hub.
 
-Reads nothing. Writes a folder that `VJEPA2Model.from_pretrained` loads. A program of its own so that every policy and
-every latent table of an experiment shares one encoder, known by its hash.
+Reads nothing (small) or the hub. Writes a folder that `VJEPA2Model.from_pretrained` loads. A program of its own so that
+every policy and every latent table of an experiment shares one encoder, known by its hash.
 """
 
 import argparse
 from pathlib import Path
 
-from world_modality.backbones import build_small_encoder
+from world_modality.backbones import build_small_encoder, fetch_encoder
 from world_modality.config import Encoder
 
 
@@ -16,7 +16,8 @@ def main() -> None:
     parser.add_argument("--spec", required=True, type=Encoder.model_validate_json, help="the config's encoder, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
-    build_small_encoder(args.spec, args.output)
+    build = build_small_encoder if args.spec.source == "small" else fetch_encoder
+    build(args.spec, args.output)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ Non-obvious behaviors of transformers and LeRobot:
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
@@ -82,6 +84,21 @@ def build_small_encoder(spec: Encoder, folder: str | Path) -> None:
     with atomic_path(folder) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
+
+
+def fetch_encoder(spec: Encoder, folder: str | Path) -> None:
+    """Write the published V-JEPA 2 the spec names, at its pinned commit: its configs and its safetensors.
+
+    Raises:
+        ValueError: the spec asks for a small encoder.
+    """
+    if spec.source != "hub":
+        raise ValueError(f"encoder.source is {spec.source}: only a published encoder is fetched")
+    with atomic_path(folder) as temporary:
+        snapshot_download(
+            spec.repo_id, revision=spec.revision, local_dir=temporary, allow_patterns=["*.json", "*.safetensors"]
+        )
+        shutil.rmtree(temporary / ".cache")  # the hub client's own notes
 
 
 def _encoder_config(spec: Encoder) -> VJEPA2Config:

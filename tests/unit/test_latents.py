@@ -82,10 +82,15 @@ def test_row_groups_end_at_episode_ends(tmp_path, monkeypatch):
     assert len(LatentTable.open(path)) == 18
 
 
-def test_a_writer_that_fails_leaves_no_file(tmp_path):
-    with pytest.raises(RuntimeError), write_latents(tmp_path / "latents.parquet", SPEC) as table:
+def write_half(path):
+    with write_latents(path, SPEC) as table:
         table.write_episode(episodes()[0])
-        raise RuntimeError
+        raise RuntimeError("killed")
+
+
+def test_a_writer_that_fails_leaves_no_file(tmp_path):
+    with pytest.raises(RuntimeError, match="killed"):
+        write_half(tmp_path / "latents.parquet")
     assert not list(tmp_path.iterdir())
 
 
