@@ -1,9 +1,9 @@
 """Comparisons: evaluations read strictly, and what makes a set of them fair to compare.
 
-An `eval_<option>_<task>.json` is read into an `Evaluation`: a truncated file, a wrong type, an episode that stands there
-twice or a name that disagrees with the content is refused. `check_comparable` then refuses every set of evaluations in
-which a difference could come from anything but the option itself: another protocol, another training budget, other
-initial states, environment seeds or noise seeds, a checkpoint under the wrong name.
+An `eval_<option>_<task>.json` is read into an `Evaluation`: a truncated file, a wrong type, a duplicated episode or a
+name that disagrees with the content is refused. `check_complete` refuses a missing or an unasked-for evaluation, and
+`check_comparable` every set in which a difference could come from anything but the option itself: another protocol,
+another training budget, other initial states, environment seeds or noise seeds, a checkpoint under the wrong name.
 
 Everything refused is a `ComparisonError` whose one line names the offending file and what would have been valid. Keys
 of the file that no comparison needs (videos, for one) are passed over.
@@ -144,23 +144,32 @@ def _check_episodes(evaluation: Evaluation) -> None:
 # ---- fairness -------------------------------------------------------------------------------------------------------
 
 
+def check_complete(evaluations: Iterable[Evaluation], options: Iterable[str], tasks: Iterable[int]) -> None:
+    """Refuse a set that is not exactly one evaluation of every option on every task."""
+    expected = [f"eval_{option}_{task}.json" for option in options for task in sorted(tasks)]
+    given = [e.name for e in evaluations]
+    for name in expected:
+        if name not in given:
+            raise ComparisonError(f"{name}: missing; the comparison needs {', '.join(expected)}")
+    for name in given:
+        if name not in expected:
+            raise ComparisonError(f"{name}: not asked for; the comparison takes exactly {', '.join(expected)}")
+        if given.count(name) > 1:
+            raise ComparisonError(f"{name}: given twice")
+
+
 def check_comparable(evaluations: Sequence[Evaluation], reference: str) -> None:
     """Refuse evaluations whose difference could come from anything but the option.
 
     Args:
+        evaluations: a complete set.
         reference: the option that says what all others must have been run with.
 
     Raises:
         ComparisonError: naming the first offender.
     """
-    by_name: dict[str, Evaluation] = {}
-    for evaluation in evaluations:
-        if by_name.setdefault(evaluation.name, evaluation) is not evaluation:
-            raise ComparisonError(f"{evaluation.name}: given twice")
     references = {e.task.id: e for e in evaluations if e.option == reference}
     for evaluation in evaluations:
-        if evaluation.task.id not in references:
-            raise ComparisonError(f"eval_{reference}_{evaluation.task.id}.json: missing; {evaluation.name} needs it")
         _check_same_experiment(evaluation, references[min(references)])
         if evaluation.task != (task := references[evaluation.task.id].task):
             raise ComparisonError(

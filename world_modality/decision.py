@@ -27,7 +27,14 @@ from typing import Any, Literal, Self
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from world_modality.comparison import ComparisonError, Evaluation, WorldPath, check_comparable, episode_table
+from world_modality.comparison import (
+    ComparisonError,
+    Evaluation,
+    WorldPath,
+    check_comparable,
+    check_complete,
+    episode_table,
+)
 from world_modality.config import Decision, Option, OptionName
 from world_modality.statistics import (
     Interval,
@@ -193,7 +200,7 @@ def judge_pickup(evaluations: Sequence[Evaluation], spec: DecisionSpec) -> Picku
         ComparisonError: one is missing, not asked for, or not comparable.
     """
     decision = spec.decision
-    _check_complete(evaluations, spec.run, decision.pickup_tasks)
+    check_complete(evaluations, spec.run, decision.pickup_tasks)
     _check_spec(evaluations, spec)
     check_comparable(evaluations, decision.baseline)
     options = {name: _count(evaluations, name) for name in spec.run}
@@ -226,17 +233,6 @@ def _count(evaluations: Iterable[Evaluation], option: str, tasks: Iterable[int] 
         successes=sum(c.successes for c in counts.values()), episodes=sum(c.episodes for c in counts.values())
     )
     return OptionCounts(tasks=counts, pooled=pooled)
-
-
-def _check_complete(evaluations: Iterable[Evaluation], options: Iterable[str], tasks: Iterable[int]) -> None:
-    expected = [f"eval_{option}_{task}.json" for option in options for task in sorted(tasks)]
-    given = [e.name for e in evaluations]
-    for name in expected:
-        if name not in given:
-            raise ComparisonError(f"{name}: missing; the comparison needs {', '.join(expected)}")
-    for name in given:
-        if name not in expected:
-            raise ComparisonError(f"{name}: not asked for; the comparison takes exactly {', '.join(expected)}")
 
 
 def _check_spec(evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
@@ -277,7 +273,7 @@ def decide(pickup: Pickup, evaluations: Sequence[Evaluation], spec: DecisionSpec
     """
     decision, names = spec.decision, [*spec.run, *pickup.scheduled]
     tasks = {e.task.id: e.task.description for e in sorted(evaluations, key=lambda e: e.task.id)}
-    _check_complete(evaluations, names, {*tasks, *decision.pickup_tasks})
+    check_complete(evaluations, names, {*tasks, *decision.pickup_tasks})
     _check_spec(evaluations, spec)
     check_comparable(evaluations, decision.baseline)
     _check_pickup(pickup, evaluations, spec)

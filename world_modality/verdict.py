@@ -58,7 +58,7 @@ def _wrap(line: str) -> list[str]:
     if len(line) <= WIDTH:
         return [line.rstrip()]
     indent = " " * (len(line) - len(line.lstrip()))
-    return textwrap.wrap(line.strip(), WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.wrap(line.strip(), WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _roles(verdict: Verdict) -> dict[str, str]:
@@ -154,9 +154,9 @@ def _comparisons(verdict: Verdict) -> list[str]:
     return [
         *_table(header, rows),
         "Pairs of episodes with the same task, initial state, environment seed and training seed, by who succeeded: "
-        "both, only the 1st, only the 2nd, none. Difference: success rate of the 1st minus that of the 2nd in percentage "
-        f"points, with Newcombe's paired {_confidence(verdict)} interval. p: McNemar's exact test, two-sided; p worse: "
-        "one-sided, the 1st is worse. Not corrected for the number of comparisons.",
+        "both, only the 1st, only the 2nd, none. Difference: success rate of the 1st minus that of the 2nd in "
+        f"percentage points, with Newcombe's paired {_confidence(verdict)} interval. p: McNemar's exact test, "
+        "two-sided; p worse: one-sided, the 1st is worse. Not corrected for the number of comparisons.",
     ]
 
 
@@ -166,8 +166,8 @@ def _worth(verdict: Verdict) -> list[str]:
     adopted = {"ADOPT_WRIST": settings.wrist, "ADOPT_FUSION": settings.fusion}.get(verdict.token)
     discordant = main.only_option + main.only_reference
     lines = [
-        f"The branch compares two counts. If {main.option} and {main.reference} were equally good, pairs with "
-        f"{discordant} discordant ones would put {main.option} below {main.reference} "
+        f"The branch compares two counts. If {main.option} and {main.reference} were equally good, {discordant} pairs "
+        f"on which they differ would still put {main.option} below {main.reference} "
         f"{100 * main.chance_of_worse_if_equal:.0f}% of the time.",
         _told_apart(main),
     ]

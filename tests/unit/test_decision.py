@@ -1,0 +1,506 @@
+"""The tree: every token, its precedence, every refusal, and the text a person reads."""
+
+import copy
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from world_modality.comparison import ComparisonError, read_evaluation
+from world_modality.decision import DecisionSpec, Pickup, Verdict, decide, judge_pickup, read_pickup
+from world_modality.verdict import WIDTH, render
+
+REPOSITORY = Path(__file__).parents[2]
+OPTIONS = {
+    "E0": {"label": "SmolVLA baseline"},
+    "E2": {"label": "predicted futures of the front camera", "cameras": ["front"]},
+    "A": {"label": "predicted futures of the wrist camera", "cameras": ["wrist"]},
+    "C": {"label": "predicted futures of both cameras", "cameras": ["front", "wrist"]},
+    "E2-zero": {"label": "E2 with its memory zeroed at rollout", "checkpoint_of": "E2", "memory": "zero"},
+    "S0": {"label": "state-only baseline, every image black", "images": "blank"},
+}
+PICKUP = (0, 1)
+EPISODES = 10  # per task and training seed
+
+
+def spec(run=("E0", "E2"), **decision):
+    roles = {"baseline": "E0", "world": "E2", "wrist": "A", "fusion": "C", "pickup_tasks": list(PICKUP)}
+    choices = {"wrist_experiment": "if_world_hurts", "on_success": []}
+    thresholds = {"min_baseline_success": 0.2, "confidence": 0.95, "min_world_effect": 1e-3}
+    return DecisionSpec.model_validate(
+        {"decision": roles | choices | thresholds | decision, "options": OPTIONS, "run": run, "scale": "embedded"}
+    )
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def episode(task, init_state_id, train_seed, success):
+    return {
+        "init_state_id": init_state_id,
+        "init_state_sha256": sha256(f"{task} {init_state_id}"),
+        "env_seed": 1000 * task + init_state_id,
+        "noise_seed": 2000 * task + init_state_id,
+        "train_seed": train_seed,
+        "success": success,
+        "steps": 90 if success else 220,
+        "video": None,
+    }
+
+
+def content(option, task, successes, train_seeds=(0,)):
+    """An evaluation file: the first `successes` initial states of the task succeed."""
+    source = OPTIONS[option].get("checkpoint_of", option)
+    path = {"gate": 0.1, "action_change_rms": 0.02, "world_loss": 0.3, "copy_last": 0.4}
+    return {
+        "protocol": {"simulation": {"suite": "libero_spatial"}, "horizon": 220, "versions": {"torch": "2.11.0"}},
+        "checkpoint": {
+            "option": option,
+            "source_option": source,
+            "hashes": {f"seed_{seed}": sha256(f"{source} {seed}") for seed in train_seeds},
+        },
+        "option": {"name": option, "label": OPTIONS[option]["label"]},
+        "suite_tasks": 10,
+        "task": {"id": task, "description": f"pick up bowl {task}"},
+        "scale": "embedded",
+        "world": {f"seed_{seed}": path for seed in train_seeds} if OPTIONS[source].get("cameras") else None,
+        "training_budget": {"steps": 3200, "samples": 102400},
+        "episodes": [episode(task, i, seed, i < successes) for seed in train_seeds for i in range(EPISODES)],
+    }
+
+
+def contents(tasks=PICKUP, train_seeds=(0,), **successes):
+    """{(option, task): file content} with the same number of successes on each task."""
+    named = {name.replace("_", "-"): count for name, count in successes.items()}
+    return {(o, t): content(o, t, count, train_seeds) for o, count in named.items() for t in tasks}
+
+
+def read(folder, files):
+    paths = [folder / f"eval_{option}_{task}.json" for option, task in files]
+    for path, file in zip(paths, files.values(), strict=True):
+        path.write_text(json.dumps(file))
+    return [read_evaluation(path) for path in paths]
+
+
+def decided(folder, settings, files):
+    """Through the checkpoint and to the end, as the pipeline goes."""
+    evaluations = read(folder, files)
+    seen = [e for e in evaluations if e.option in settings.run and e.task.id in settings.decision.pickup_tasks]
+    return decide(judge_pickup(seen, settings), evaluations, settings)
+
+
+# ---- the checkpoint -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("world", "branch"), [(6, "success"), (5, "success"), (4, "wrist")])
+def test_the_branch_is_success_where_world_is_at_least_as_good(tmp_path, world, branch):
+    assert judge_pickup(read(tmp_path, contents(E0=5, E2=world)), spec()).branch == branch
+
+
+def test_successes_are_pooled_over_the_pickup_tasks(tmp_path):
+    files = contents(E0=5, E2=5)
+    files["E2", 0] = content("E2", 0, 2)
+    files["E2", 1] = content("E2", 1, 8)
+    pickup = judge_pickup(read(tmp_path, files), spec())
+    assert pickup.branch == "success"
+    assert pickup.options["E2"].pooled.successes == 10
+    assert {task: c.successes for task, c in pickup.options["E2"].tasks.items()} == {0: 2, 1: 8}
+
+
+@pytest.mark.parametrize(
+    ("world", "choices", "scheduled"),
+    [
+        (6, {}, []),
+        (4, {}, ["A"]),
+        (6, {"wrist_experiment": "always"}, ["A"]),
+        (6, {"on_success": ["C"]}, ["C"]),
+        (4, {"on_success": ["C"]}, ["A"]),
+        (6, {"on_success": ["C"], "wrist_experiment": "always"}, ["A", "C"]),
+    ],
+)
+def test_only_what_the_branch_asks_for_is_scheduled(tmp_path, world, choices, scheduled):
+    assert judge_pickup(read(tmp_path, contents(E0=5, E2=world)), spec(**choices)).scheduled == scheduled
+
+
+def test_an_option_that_already_ran_is_not_scheduled_again(tmp_path):
+    settings = spec(run=["E0", "E2", "A"])
+    assert judge_pickup(read(tmp_path, contents(E0=5, E2=4, A=5)), settings).scheduled == []
+
+
+def test_running_the_wrist_experiment_always_leaves_the_branch_as_it_is(tmp_path):
+    evaluations = read(tmp_path, contents(E0=5, E2=6))
+    assert judge_pickup(evaluations, spec(wrist_experiment="always")).branch == "success"
+
+
+def test_the_checkpoint_takes_nothing_but_the_pickup_tasks_of_the_options_in_run(tmp_path):
+    for files in (contents(E0=5, E2=4, S0=5), contents(E0=5, E2=4, tasks=[0, 1, 2])):
+        with pytest.raises(ComparisonError, match="not asked for"):
+            judge_pickup(read(tmp_path, files), spec())
+
+
+# ---- the tokens -----------------------------------------------------------------------------------------------------
+
+TOKENS = [
+    ("VOID_BASELINE_TOO_WEAK", {"E0": 1, "E2": 9}),
+    ("VOID_BASELINE_TOO_WEAK", {"E0": 1, "E2": 0, "A": 9, "C": 9}),
+    ("WORLD_HELPS_OR_NEUTRAL", {"E0": 2, "E2": 2}),
+    ("WORLD_HELPS_OR_NEUTRAL", {"E0": 5, "E2": 6}),
+    ("WORLD_HELPS_OR_NEUTRAL", {"E0": 5, "E2": 6, "A": 9}),
+    ("WORLD_HELPS_OR_NEUTRAL", {"E0": 5, "E2": 6, "C": 6}),
+    ("ADOPT_FUSION", {"E0": 5, "E2": 6, "C": 7}),
+    ("ADOPT_FUSION", {"E0": 5, "E2": 6, "A": 9, "C": 7}),
+    ("ADOPT_FUSION", {"E0": 5, "E2": 4, "A": 3, "C": 5}),
+    ("ADOPT_FUSION", {"E0": 5, "E2": 4, "A": 6, "C": 7}),
+    ("ADOPT_WRIST", {"E0": 5, "E2": 4, "A": 5}),
+    ("ADOPT_WRIST", {"E0": 5, "E2": 4, "A": 6, "C": 6}),
+    ("ADOPT_WRIST", {"E0": 5, "E2": 4, "A": 6, "C": 4}),
+    ("KEEP_BASELINE", {"E0": 5, "E2": 4, "A": 4}),
+    ("KEEP_BASELINE", {"E0": 5, "E2": 4, "A": 4, "C": 4}),
+]
+
+
+@pytest.mark.parametrize(("token", "successes"), TOKENS)
+def test_each_token_follows_from_the_pooled_successes(tmp_path, token, successes):
+    settings = spec(run=list(successes))
+    files = contents(**successes)
+    if successes["E2"] < successes["E0"] and "A" not in successes:
+        files |= contents(A=0)
+    verdict = decided(tmp_path, settings, files)
+    assert verdict.token == token
+    assert render(verdict).splitlines()[0] == token
+
+
+def test_a_budget_that_leaves_the_wrist_options_out_leaves_the_experiment_pending(tmp_path):
+    evaluations = read(tmp_path, contents(E0=5, E2=4))
+    pickup = judge_pickup(evaluations, spec()).model_copy(update={"scheduled": []})
+    assert decide(pickup, evaluations, spec()).token == "WRIST_EXPERIMENT_PENDING"
+
+
+def test_without_a_wrist_run_the_fusion_alone_can_be_adopted(tmp_path):
+    settings = spec(run=["E0", "E2", "C"])
+    evaluations = read(tmp_path, contents(E0=5, E2=4, C=5))
+    pickup = judge_pickup(evaluations, settings).model_copy(update={"scheduled": []})
+    assert decide(pickup, evaluations, settings).token == "ADOPT_FUSION"
+
+
+def test_a_borrowed_checkpoint_is_never_adopted(tmp_path):
+    files = contents(E0=5, E2=4, A=3, E2_zero=10)
+    assert decided(tmp_path, spec(run=["E0", "E2", "E2-zero"]), files).token == "KEEP_BASELINE"
+    with pytest.raises(ValueError, match="takes no part in the tree"):
+        spec(wrist="E2-zero")
+
+
+def test_tasks_beside_the_pickup_tasks_do_not_decide(tmp_path):
+    files = contents(E0=5, E2=6) | {("E0", 5): content("E0", 5, 10), ("E2", 5): content("E2", 5, 0)}
+    verdict = decided(tmp_path, spec(), files)
+    assert verdict.token == "WORLD_HELPS_OR_NEUTRAL"
+    assert verdict.option("E2").all_tasks.episodes == 30
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
+
+
+def refused(folder, files, message, settings=None):
+    with pytest.raises(ComparisonError, match=message) as error:
+        decided(folder, settings or spec(), files)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_task_is_refused(tmp_path):
+    files = contents(E0=5, E2=6)
+    del files["E2", 1]
+    refused(tmp_path, files, r"eval_E2_1\.json: missing")
+
+
+def test_a_scheduled_option_that_was_not_evaluated_is_refused(tmp_path):
+    refused(tmp_path, contents(E0=5, E2=4), r"eval_A_0\.json: missing")
+
+
+def test_an_option_nobody_asked_for_is_refused(tmp_path):
+    refused(tmp_path, contents(E0=5, E2=6, S0=5), r"eval_S0_0\.json: not asked for")
+
+
+def test_an_evaluation_given_twice_is_refused(tmp_path):
+    evaluations = read(tmp_path, contents(E0=5, E2=6))
+    with pytest.raises(ComparisonError, match=r"eval_E0_0\.json: given twice"):
+        judge_pickup([*evaluations, evaluations[0]], spec())
+
+
+def change(key, value, inside="episodes"):
+    """An edit of one key: of the fourth episode, or of a part of the file."""
+
+    def edit(file):
+        part = file["episodes"][3] if inside == "episodes" else file[inside] if inside else file
+        part[key] = value
+
+    return edit
+
+
+def duplicate(file):
+    file["episodes"].append(copy.deepcopy(file["episodes"][0]))
+
+
+def same_state_twice(file):
+    file["episodes"][3]["init_state_sha256"] = file["episodes"][2]["init_state_sha256"]
+
+
+def drop_last(file):
+    file["episodes"].pop()
+
+
+def reseed(file):
+    file["checkpoint"]["hashes"] = {"seed_7": sha256("E2 7")}
+    file["world"] = {"seed_7": file["world"]["seed_0"]}
+    for row in file["episodes"]:
+        row["train_seed"] = 7
+
+
+REFUSED = {
+    "another horizon": (change("horizon", 280, "protocol"), r"protocol\.horizon is 280, but 220 in eval_E0_0\.json"),
+    "another version": (change("versions", {"torch": "2.9"}, "protocol"), r"protocol\.versions\.torch is '2\.9'"),
+    "an unknown protocol key": (change("warm_up", 3, "protocol"), r"protocol\.warm_up is 3, but 'absent'"),
+    "another training budget": (change("steps", 100, "training_budget"), r"training_budget\.steps is 100, but 3200"),
+    "another scale": (change("scale", "full", None), "made at scale full, but the spec says embedded"),
+    "another suite": (change("suite_tasks", 90, None), "suite_tasks is 90, but 10"),
+    "another instruction": (change("description", "push", "task"), "the task is 'push', but 'pick up bowl 1'"),
+    "another environment seed": (change("env_seed", 4), "initial state 3 of training seed 0: env_seed is 4, but 1003"),
+    "another noise seed": (change("noise_seed", 4), "noise_seed is 4, but 2003 in eval_E0_1"),
+    "another initial state": (change("init_state_sha256", "0" * 64), "init_state_sha256 is 0000"),
+    "a duplicated episode": (duplicate, "duplicated episode: initial state 0 of training seed 0"),
+    "one initial state under two numbers": (same_state_twice, "duplicated episode"),
+    "an unpaired episode": (drop_last, r"eval_E2_1\.json: unpaired episode: it lacks initial state 9"),
+    "another training seed": (reseed, "rolled out another checkpoint of E2|unpaired episode"),
+    "episodes without their checkpoint": (change("train_seed", 7), "episodes of seed_0, seed_7, but checkpoints of"),
+    "another checkpoint": (
+        change("hashes", {"seed_0": "0" * 64}, "checkpoint"),
+        "another checkpoint of E2 than eval_E2_0",
+    ),
+    "a borrowed checkpoint": (change("source_option", "E1", "checkpoint"), "rolled out E1's checkpoint, not E2's"),
+    "a success that is no truth value": (change("success", 1), r"episodes\.3\.success"),
+    "no world path of a world option": (change("world", None, None), r"eval_E2_1\.json: .*world"),
+    "a task beyond the suite": (change("suite_tasks", 1, None), "the suite has tasks 0 to 0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_unfair_comparison_is_refused(tmp_path, name):
+    edit, message = REFUSED[name]
+    files = copy.deepcopy(contents(E0=5, E2=6))
+    edit(files["E2", 1])
+    refused(tmp_path, files, message)
+
+
+def test_another_training_seed_in_every_file_of_an_option_is_refused(tmp_path):
+    files = copy.deepcopy(contents(E0=5, E2=6))
+    for task in PICKUP:
+        reseed(files["E2", task])
+    refused(tmp_path, files, r"eval_E2_0\.json: unpaired episode: it lacks initial state 0 of training seed 0")
+
+
+def test_an_ablation_of_older_weights_is_refused(tmp_path):
+    files = copy.deepcopy(contents(E0=5, E2=6, E2_zero=3))
+    for task in PICKUP:
+        files["E2-zero", task]["checkpoint"]["hashes"] = {"seed_0": "0" * 64}
+    refused(tmp_path, files, r"eval_E2-zero_0\.json: rolled out another checkpoint", spec(run=["E0", "E2", "E2-zero"]))
+
+
+def test_the_baselines_weights_under_another_name_are_refused(tmp_path):
+    files = copy.deepcopy(contents(E0=5, E2=6, S0=5))
+    for task in PICKUP:
+        files["S0", task]["checkpoint"]["hashes"] = files["E0", task]["checkpoint"]["hashes"]
+    refused(tmp_path, files, "S0 has the same weights as E0", spec(run=["E0", "E2", "S0"]))
+
+
+def test_a_swapped_file_is_refused(tmp_path):
+    path = tmp_path / "eval_E0_0.json"
+    path.write_text(json.dumps(content("E2", 0, 5)))
+    with pytest.raises(ComparisonError, match=r"holds what eval_E2_0\.json should hold"):
+        read_evaluation(path)
+
+
+def test_a_truncated_or_missing_file_is_refused(tmp_path):
+    path = tmp_path / "eval_E0_0.json"
+    with pytest.raises(ComparisonError, match="cannot be read"):
+        read_evaluation(path)
+    path.write_text(json.dumps(content("E0", 0, 5))[:-100])
+    with pytest.raises(ComparisonError, match="not an evaluation"):
+        read_evaluation(path)
+
+
+def test_a_pickup_that_does_not_follow_from_the_evaluations_is_refused(tmp_path):
+    stale = judge_pickup(read(tmp_path, contents(E0=5, E2=6)), spec())
+    evaluations = read(tmp_path, contents(E0=5, E2=4))
+    with pytest.raises(ComparisonError, match="branch does not follow"):
+        decide(stale, evaluations, spec())
+    overfull = judge_pickup(evaluations, spec()).model_copy(update={"scheduled": ["S0"]})
+    with pytest.raises(ComparisonError, match="S0 is scheduled, but the tree asks for"):
+        decide(overfull, read(tmp_path, contents(E0=5, E2=4, S0=1)), spec())
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"branch": "left"}'])
+def test_a_malformed_pickup_is_refused(tmp_path, text):
+    (tmp_path / "pickup.json").write_text(text)
+    with pytest.raises(ComparisonError, match=r"not a pickup\.json"):
+        read_pickup(tmp_path / "pickup.json")
+
+
+# ---- what is reported -----------------------------------------------------------------------------------------------
+
+RUN = ["E0", "E2", "E2-zero", "S0"]
+
+
+def wrist_verdict(folder, **successes):
+    return decided(folder, spec(run=RUN), contents(**({"E0": 6, "E2": 4, "E2_zero": 2, "S0": 5, "A": 7} | successes)))
+
+
+def test_every_trained_option_is_compared_with_the_baseline_and_every_ablation_with_its_source(tmp_path):
+    pairs = [(c.option, c.reference) for c in wrist_verdict(tmp_path).comparisons]
+    assert pairs == [("E2", "E0"), ("S0", "E0"), ("A", "E0"), ("E2-zero", "E2")]
+
+
+def test_the_paired_table_counts_the_episodes_of_the_pickup_tasks(tmp_path):
+    main = wrist_verdict(tmp_path).comparisons[0]
+    assert (main.both, main.only_reference, main.only_option, main.neither) == (8, 4, 0, 8)
+    assert main.difference == pytest.approx(-0.2)
+    assert main.p_two_sided == pytest.approx(2 / 16)
+    assert main.p_worse == pytest.approx(1 / 16)
+
+
+@pytest.mark.parametrize("key", ["gate", "action_change_rms"])
+def test_a_world_path_that_hardly_acts_is_called_inactive(tmp_path, key):
+    files = copy.deepcopy(contents(E0=5, E2=6, E2_zero=6))
+    for (option, _), file in files.items():
+        if option != "E0":
+            file["world"]["seed_0"][key] = 9e-4
+    verdict = decided(tmp_path, spec(run=["E0", "E2", "E2-zero"]), files)
+    assert [option.name for option in verdict.options if option.world_inactive] == ["E2"]
+    assert "world path inactive: E2." in render(verdict)
+    assert "9.00e-04" in render(verdict)
+
+
+def test_a_living_world_path_is_reported_without_the_warning(tmp_path):
+    text = render(wrist_verdict(tmp_path))
+    assert "world path inactive" not in text
+    assert "E2 seed_0" in text
+    assert "A seed_0" in text
+
+
+@pytest.mark.parametrize(("state_only", "said"), [(6, True), (5, False)])
+def test_a_state_only_baseline_as_good_as_the_baseline_is_pointed_out(tmp_path, state_only, said):
+    text = render(wrist_verdict(tmp_path, S0=state_only))
+    assert ("these initial states cannot tell cameras apart" in " ".join(text.split())) == said
+
+
+def test_episodes_of_several_seeds_on_one_initial_state_are_called_dependent(tmp_path):
+    files = contents(E0=5, E2=6, train_seeds=(0, 1))
+    text = render(decided(tmp_path, spec(), files))
+    assert "not independent" in text
+    assert "compares checkpoints, not methods" not in text
+
+
+def test_a_wrist_option_run_beside_a_success_is_said_so(tmp_path):
+    text = render(decided(tmp_path, spec(wrist_experiment="always"), contents(E0=5, E2=6, A=9)))
+    assert "A was run beside the tree (wrist_experiment: always)" in text
+    assert "A : E0" in text
+
+
+GOLDEN = """\
+ADOPT_WRIST
+
+E2 does worse than E0 on pickup, and A, which predicts the wrist camera, does not.
+Embedded scale: shows that the machinery works; says nothing about SmolVLA, V-JEPA 2 ViT-g or LIBERO
+at full scale.
+2 of the suite's 10 tasks were run: 0, 1. Pickup tasks, which decide: 0, 1.
+
+THE TREE
+=> E0 and E2 on the pickup tasks: E0 12/20, E2 8/20
+   ├─ E0 below 20%                                     VOID_BASELINE_TOO_WEAK
+   ├─ E2 ≥ E0: world helps or is neutral
+   │  ├─ C > E2                                        ADOPT_FUSION
+   │  └─ C not above E2, or not run                    WORLD_HELPS_OR_NEUTRAL
+=> └─ E2 < E0: the wrist experiment
+      ├─ C ≥ E0 and C > A                              ADOPT_FUSION
+=>    ├─ A ≥ E0                                        ADOPT_WRIST
+      ├─ no retrained wrist option ≥ E0                KEEP_BASELINE
+      └─ neither A nor C was run                       WRIST_EXPERIMENT_PENDING
+   A 14/20; C not run
+
+SUCCESSES
+Task 0: pick up bowl 0
+Task 1: pick up bowl 1
+                successes   rate  95% interval (Wilson)
+E0: SmolVLA baseline
+  task 0             6/10  60.0%           [31.3, 83.2]
+"""
+
+
+def test_the_text_starts_as_people_know_it(tmp_path):
+    assert render(wrist_verdict(tmp_path)).startswith(GOLDEN)
+
+
+def test_no_line_of_the_text_is_wider_than_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.setitem(OPTIONS, "E2-random-scaled", OPTIONS["E2-zero"] | {"label": "a long label " * 20})
+    files = contents(E0=5, E2=4, A=5, E2_random_scaled=0, train_seeds=(0, 1), tasks=range(10))
+    text = render(decided(tmp_path, spec(run=["E0", "E2", "E2-random-scaled"]), files))
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+
+
+def test_the_text_follows_from_the_json_alone(tmp_path):
+    verdict = wrist_verdict(tmp_path)
+    again = Verdict.model_validate(json.loads(json.dumps(verdict.as_json(), sort_keys=True)))
+    assert render(again) == render(verdict)
+
+
+def test_the_order_of_the_files_changes_nothing(tmp_path):
+    evaluations = read(tmp_path, contents(E0=6, E2=4, A=7))
+    pickup = judge_pickup([e for e in evaluations if e.option != "A"], spec())
+    assert decide(pickup, evaluations[::-1], spec()) == decide(pickup, evaluations, spec())
+
+
+def test_every_token_has_a_text_for_every_scale(tmp_path):
+    verdict = wrist_verdict(tmp_path)
+    for scale in ("embedded", "smoke", "full"):
+        text = render(verdict.model_copy(update={"scale": scale}))
+        assert f"{scale.capitalize()} scale" in text
+        assert ("Run the experiment at full scale" in text) == (scale != "full")
+
+
+# ---- the programs ---------------------------------------------------------------------------------------------------
+
+
+def program(name, *arguments):
+    command = [sys.executable, REPOSITORY / "scripts" / name, *arguments]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+
+
+def test_the_programs_make_the_same_bytes_every_time_and_nothing_from_an_unfair_comparison(tmp_path):
+    read(tmp_path, contents(E0=6, E2=4, A=7))
+    run = [tmp_path / f"eval_{option}_{task}.json" for option in ("E0", "E2") for task in PICKUP]
+    wrist = [tmp_path / f"eval_A_{task}.json" for task in PICKUP]
+    settings = spec().model_dump_json()
+    pickup, out, text = tmp_path / "pickup.json", tmp_path / "decision.json", tmp_path / "decision.txt"
+    judged = program("judge_pickup.py", "--evaluations", *run, "--spec", settings, "--output", pickup)
+    assert judged.returncode == 0, judged.stderr
+    assert Pickup.model_validate_json(pickup.read_text()).scheduled == ["A"]
+    decide_it = ["decide.py", "--pickup", pickup, "--evaluations", *run, *wrist, "--spec", settings]
+    decide_it += ["--output-json", out, "--output-text", text]
+    made = []
+    for _ in range(2):
+        done = program(*decide_it)
+        assert done.returncode == 0, done.stderr
+        made.append((out.read_bytes(), text.read_bytes()))
+        out.unlink(), text.unlink()
+    assert made[0] == made[1]
+
+    wrist[0].write_text(wrist[0].read_text().replace('"env_seed": 3', '"env_seed": 4'))
+    done = program(*decide_it)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "decide: eval_A_0.json: initial state 3 of training seed 0: env_seed is 4, but 3 in eval_E0_0.json\n"
+    )
+    assert not out.exists()
+    assert not text.exists()
