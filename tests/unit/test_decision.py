@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from world_modality.comparison import ComparisonError, read_evaluation
-from world_modality.decision import DecisionSpec, Pickup, Verdict, decide, judge_pickup, read_pickup
+from world_modality.decision import DecisionSpec, Verdict, decide, judge_pickup, read_pickup
 from world_modality.verdict import WIDTH, render
 
 REPOSITORY = Path(__file__).parents[2]
@@ -397,7 +398,7 @@ def test_a_state_only_baseline_as_good_as_the_baseline_is_pointed_out(tmp_path, 
 
 def test_episodes_of_several_seeds_on_one_initial_state_are_called_dependent(tmp_path):
     files = contents(E0=5, E2=6, train_seeds=(0, 1))
-    text = render(decided(tmp_path, spec(), files))
+    text = " ".join(render(decided(tmp_path, spec(), files)).split())
     assert "not independent" in text
     assert "compares checkpoints, not methods" not in text
 
@@ -472,35 +473,46 @@ def test_every_token_has_a_text_for_every_scale(tmp_path):
 # ---- the programs ---------------------------------------------------------------------------------------------------
 
 
-def program(name, *arguments):
-    command = [sys.executable, REPOSITORY / "scripts" / name, *arguments]
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
-
-
-def test_the_programs_make_the_same_bytes_every_time_and_nothing_from_an_unfair_comparison(tmp_path):
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """The two scripts' command lines on evaluations that take the wrist branch."""
     read(tmp_path, contents(E0=6, E2=4, A=7))
-    run = [tmp_path / f"eval_{option}_{task}.json" for option in ("E0", "E2") for task in PICKUP]
-    wrist = [tmp_path / f"eval_A_{task}.json" for task in PICKUP]
-    settings = spec().model_dump_json()
-    pickup, out, text = tmp_path / "pickup.json", tmp_path / "decision.json", tmp_path / "decision.txt"
-    judged = program("judge_pickup.py", "--evaluations", *run, "--spec", settings, "--output", pickup)
-    assert judged.returncode == 0, judged.stderr
-    assert Pickup.model_validate_json(pickup.read_text()).scheduled == ["A"]
-    decide_it = ["decide.py", "--pickup", pickup, "--evaluations", *run, *wrist, "--spec", settings]
-    decide_it += ["--output-json", out, "--output-text", text]
-    made = []
-    for _ in range(2):
-        done = program(*decide_it)
-        assert done.returncode == 0, done.stderr
-        made.append((out.read_bytes(), text.read_bytes()))
-        out.unlink(), text.unlink()
-    assert made[0] == made[1]
+    monkeypatch.chdir(tmp_path)
+    run = [f"eval_{option}_{task}.json" for option in ("E0", "E2") for task in PICKUP]
+    common = ["--spec", spec().model_dump_json(), "--evaluations", *run]
+    wrist = [f"eval_A_{task}.json" for task in PICKUP]
+    output = ["--pickup", "pickup.json", "--output-json", "decision.json", "--output-text", "decision.txt"]
+    return {"judge_pickup.py": [*common, "--output", "pickup.json"], "decide.py": [*common, *wrist, *output]}
 
-    wrist[0].write_text(wrist[0].read_text().replace('"env_seed": 3', '"env_seed": 4'))
-    done = program(*decide_it)
-    assert done.returncode == 1
-    assert done.stderr == (
-        "decide: eval_A_0.json: initial state 3 of training seed 0: env_seed is 4, but 3 in eval_E0_0.json\n"
+
+def call(name, arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(REPOSITORY / "scripts" / name), run_name="__main__")
+
+
+def test_the_programs_make_the_same_bytes_in_every_process(tmp_path, monkeypatch, programs):
+    call("judge_pickup.py", programs["judge_pickup.py"], monkeypatch)
+    assert read_pickup(tmp_path / "pickup.json").scheduled == ["A"]
+    call("decide.py", programs["decide.py"], monkeypatch)
+    outputs = [tmp_path / "decision.json", tmp_path / "decision.txt"]
+    here = [path.read_bytes() for path in outputs]
+    subprocess.run([sys.executable, REPOSITORY / "scripts" / "decide.py", *programs["decide.py"]], check=True)
+    assert [path.read_bytes() for path in outputs] == here
+
+
+def test_an_unfair_comparison_ends_in_one_line_and_no_file(tmp_path, monkeypatch, programs):
+    call("judge_pickup.py", programs["judge_pickup.py"], monkeypatch)
+    path = tmp_path / "eval_A_0.json"
+    path.write_text(path.read_text().replace('"env_seed": 3', '"env_seed": 4'))
+    with pytest.raises(SystemExit) as stopped:
+        call("decide.py", programs["decide.py"], monkeypatch)
+    assert stopped.value.code == (
+        "decide: eval_A_0.json: initial state 3 of training seed 0: env_seed is 4, but 3 in eval_E0_0.json"
     )
-    assert not out.exists()
-    assert not text.exists()
+    assert not list(tmp_path.glob("*decision*"))
+
+
+def test_a_wrong_spec_ends_in_one_line_that_names_the_key(monkeypatch, programs):
+    arguments = [part.replace('"confidence":0.95', '"confidence":95.0') for part in programs["judge_pickup.py"]]
+    with pytest.raises(SystemExit, match=r"judge_pickup: spec\.decision\.confidence: Input should be less than 1"):
+        call("judge_pickup.py", arguments, monkeypatch)
