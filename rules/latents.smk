@@ -13,7 +13,7 @@ rule build_encoder:
         mem_mb=4000,
         runtime=30,
     params:
-        spec=experiment.encoder_spec().model_dump_json(),
+        spec=experiment.encoder.model_dump_json(),
         source=source_hash("scripts/build_encoder.py"),
     message:
         "Build the encoder"
@@ -41,7 +41,7 @@ rule encode_latents:
         image_key=image_key,
         image_size=experiment.encoder.image_size,
         window=experiment.world.window,
-        batch_size=experiment.encoder.batch_size,
+        batch_size=experiment.latents.batch_size,
         device=experiment.device,
         source=source_hash("scripts/precompute_world_latents.py"),
     message:

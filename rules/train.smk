@@ -13,7 +13,7 @@ rule build_vlm:
         mem_mb=4000,
         runtime=30,
     params:
-        spec=experiment.vlm_spec().model_dump_json(),
+        spec=experiment.vlm.model_dump_json(),
         source=source_hash("scripts/build_vlm.py"),
     message:
         "Build the vision-language model"

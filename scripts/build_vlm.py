@@ -8,12 +8,12 @@ import argparse
 from pathlib import Path
 
 from world_modality.backbones import build_small_vlm
-from world_modality.config import Policy
+from world_modality.config import Vlm
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--spec", required=True, type=Policy.model_validate_json, help="the config's policy, as JSON")
+    parser.add_argument("--spec", required=True, type=Vlm.model_validate_json, help="the config's vlm, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
     build_small_vlm(args.spec, args.output)

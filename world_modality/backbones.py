@@ -37,7 +37,7 @@ from transformers import (
     VJEPA2VideoProcessor,
 )
 
-from world_modality.config import Encoder, Policy
+from world_modality.config import Encoder, Vlm
 from world_modality.provenance import atomic_path
 
 TUBELET = 2  # frames V-JEPA 2 merges into one token, as published
@@ -121,14 +121,12 @@ def _encoder_config(spec: Encoder) -> VJEPA2Config:
 # ---- SmolVLM --------------------------------------------------------------------------------------------------------
 
 
-def build_small_vlm(spec: Policy, folder: str | Path) -> None:
+def build_small_vlm(spec: Vlm, folder: str | Path) -> None:
     """Write a SmolVLM of the spec's sizes: config, tokenizer and processor, for SmolVLA's `vlm_model_name`.
 
     Raises:
         ValueError: the spec asks for a published policy, or its sizes do not fit together.
     """
-    if spec.source != "small":
-        raise ValueError(f"policy.source is {spec.source}: only a small SmolVLM is built")
     _check_sizes(spec)
     tokenizer = _tokenizer()
     with atomic_path(folder) as temporary:
@@ -136,17 +134,17 @@ def build_small_vlm(spec: Policy, folder: str | Path) -> None:
         _vlm_processor(spec, tokenizer).save_pretrained(temporary)
 
 
-def _check_sizes(spec: Policy) -> None:
+def _check_sizes(spec: Vlm) -> None:
     merged = spec.patch_size * spec.pixel_shuffle
     if spec.image_size % merged:
         raise ValueError(
-            f"policy.image_size {spec.image_size} is not a multiple of patch_size x pixel_shuffle, {merged}"
+            f"vlm.image_size {spec.image_size} is not a multiple of patch_size x pixel_shuffle, {merged}"
         )
     if spec.heads % 2 or spec.hidden_size % spec.heads:
-        raise ValueError(f"policy.heads {spec.heads} must be even and divide hidden_size {spec.hidden_size}")
+        raise ValueError(f"vlm.heads {spec.heads} must be even and divide hidden_size {spec.hidden_size}")
 
 
-def _vlm_config(spec: Policy, tokenizer: PreTrainedTokenizerFast) -> SmolVLMConfig:
+def _vlm_config(spec: Vlm, tokenizer: PreTrainedTokenizerFast) -> SmolVLMConfig:
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -176,7 +174,7 @@ def _vlm_config(spec: Policy, tokenizer: PreTrainedTokenizerFast) -> SmolVLMConf
     )
 
 
-def _vlm_processor(spec: Policy, tokenizer: PreTrainedTokenizerFast) -> SmolVLMProcessor:
+def _vlm_processor(spec: Vlm, tokenizer: PreTrainedTokenizerFast) -> SmolVLMProcessor:
     size = {"longest_edge": spec.image_size}
     sampling = {"max_frames": 8, "fps": 1, "video_size": size}
     return SmolVLMProcessor(

@@ -108,7 +108,6 @@ class Encoder(_Section):
     layers: PositiveInt = Field(description="small: transformer layers")
     heads: PositiveInt = Field(description="small: attention heads")
     seed: int = Field(ge=0, description="small: seed of the weights")
-    batch_size: PositiveInt = Field(description="windows encoded at once")
 
     @model_validator(mode="after")
     def _check(self):
@@ -119,6 +118,12 @@ class Encoder(_Section):
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
         return self
+
+
+class Latents(_Section):
+    """How the world latents are computed; what they are is said by `encoder` and `world.window`."""
+
+    batch_size: PositiveInt = Field(description="windows encoded at once")
 
 
 class World(_Section):
@@ -139,20 +144,33 @@ class World(_Section):
         return self
 
 
+class Vlm(_Section):
+    """The small SmolVLM, of the published one's classes, that a small policy is built on."""
+
+    image_size: PositiveInt = Field(description="side of the square images SmolVLA sees [px]")
+    patch_size: PositiveInt = Field(description="side of a vision patch [px]")
+    pixel_shuffle: PositiveInt = Field(description="patches merged per side into one image token")
+    hidden_size: PositiveInt = Field(description="width of the text and vision towers")
+    layers: PositiveInt = Field(description="layers of the text and vision towers")
+    heads: PositiveInt = Field(description="attention heads (half as many key-value heads)")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.image_size % (self.patch_size * self.pixel_shuffle):
+            raise ValueError("image_size is not a multiple of patch_size x pixel_shuffle")
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        if self.heads % 2:
+            raise ValueError(f"heads {self.heads} is odd: it cannot have half as many key-value heads")
+        return self
+
+
 class Policy(_Section):
     """SmolVLA: small, from the same classes, or warm-started from a published checkpoint."""
 
-    source: Literal["small", "hub"] = Field(
-        description="small: a SmolVLM built from the sizes below; hub: start from repo_id"
-    )
+    source: Literal["small", "hub"] = Field(description="small: built on the small VLM; hub: start from repo_id")
     repo_id: str | None = Field(description="hub: checkpoint the training starts from; small: null")
     revision: Commit | None = Field(description="hub: commit the checkpoint is pinned to; small: null")
-    image_size: PositiveInt = Field(description="side of the square images SmolVLA sees [px]")
-    hidden_size: PositiveInt = Field(description="small: width of the text and vision towers")
-    layers: PositiveInt = Field(description="small: layers of the text and vision towers")
-    heads: PositiveInt = Field(description="small: attention heads (half as many key-value heads)")
-    patch_size: PositiveInt = Field(description="small: side of a vision patch [px]")
-    pixel_shuffle: PositiveInt = Field(description="small: patches merged per side into one image token")
     expert_width: float = Field(gt=0, le=1, description="width of the action expert relative to the text tower")
     chunk_size: int = Field(ge=1, le=100, description="actions predicted at once [steps]")
     flow_steps: PositiveInt = Field(description="denoising steps of the flow matching")
@@ -161,12 +179,6 @@ class Policy(_Section):
     def _check(self):
         if self.source == "hub" and (not self.repo_id or not self.revision):
             raise ValueError("source hub needs repo_id and revision (a commit)")
-        if self.image_size % (self.patch_size * self.pixel_shuffle):
-            raise ValueError("image_size is not a multiple of patch_size x pixel_shuffle")
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
-        if self.heads % 2:
-            raise ValueError(f"heads {self.heads} is odd: it cannot have half as many key-value heads")
         return self
 
 
@@ -258,7 +270,9 @@ class Experiment(_Section):
     simulation: Simulation
     demonstrations: Demonstrations
     encoder: Encoder
+    latents: Latents
     world: World
+    vlm: Vlm
     policy: Policy
     training: Training
     evaluation: Evaluation
@@ -368,12 +382,6 @@ class Experiment(_Section):
             image_keys=self.image_keys,
         )
 
-    def encoder_spec(self) -> Encoder:
-        return self.encoder
-
-    def vlm_spec(self) -> Policy:
-        return self.policy
-
     def train_spec(self, name: str) -> TrainSpec:
         option = self.options[name]
         return TrainSpec(
@@ -384,6 +392,7 @@ class Experiment(_Section):
             memory=option.memory,
             images=option.images,
             world=self.world if option.cameras else None,
+            vlm=self.vlm,
             policy=self.policy,
             training=self.training.model_copy(update={"seeds": []}),
             n_action_steps=self.evaluation.n_action_steps,
@@ -438,6 +447,7 @@ class TrainSpec(_Section):
     memory: str
     images: str
     world: World | None
+    vlm: Vlm
     policy: Policy
     training: Training
     n_action_steps: int

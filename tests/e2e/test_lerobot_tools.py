@@ -62,7 +62,7 @@ def trained(tmp_path_factory) -> Path:
     config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
     experiment = load_experiment(config)
     build_small_encoder(experiment.encoder, folder / "encoder")
-    build_small_vlm(experiment.policy, folder / "vlm")
+    build_small_vlm(experiment.vlm, folder / "vlm")
     dataset = _record_noise(folder / "dataset")
     source = {"dataset": "noise", "dataset_revision": None, "dataset_fingerprint": "0"}
     encode_dataset(dataset, FRONT, VideoEncoder.load(folder / "encoder"), 4, 16, folder / "front.parquet", source)

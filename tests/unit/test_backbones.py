@@ -36,23 +36,23 @@ def encoder_folder(experiment, tmp_path_factory):
 @pytest.fixture(scope="module")
 def vlm_folder(experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vlm") / "vlm"
-    backbones.build_small_vlm(experiment.policy, folder)
+    backbones.build_small_vlm(experiment.vlm, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def policy(experiment, vlm_folder):
-    spec = experiment.policy
+    spec = experiment.vlm
     config = SmolVLAConfig(
         vlm_model_name=str(vlm_folder),
         load_vlm_weights=False,
         freeze_vision_encoder=False,
         train_expert_only=False,
         resize_imgs_with_padding=(spec.image_size, spec.image_size),
-        expert_width_multiplier=spec.expert_width,
-        chunk_size=spec.chunk_size,
+        expert_width_multiplier=experiment.policy.expert_width,
+        chunk_size=experiment.policy.chunk_size,
         n_action_steps=8,
-        num_steps=spec.flow_steps,
+        num_steps=experiment.policy.flow_steps,
         device="cpu",
         input_features={
             "observation.state": PolicyFeature(FeatureType.STATE, (8,)),
@@ -92,7 +92,7 @@ def test_building_an_encoder_leaves_the_global_random_state_alone(experiment, tm
 
 
 def test_the_same_vlm_spec_gives_the_same_bytes_without_paths(vlm_folder, experiment, tmp_path):
-    backbones.build_small_vlm(experiment.policy, tmp_path / "elsewhere")
+    backbones.build_small_vlm(experiment.vlm, tmp_path / "elsewhere")
     assert tree_sha256(tmp_path / "elsewhere") == tree_sha256(vlm_folder)
     assert not any(str(vlm_folder.parent).encode() in file.read_bytes() for file in vlm_folder.iterdir())
 
@@ -136,10 +136,9 @@ def test_a_smolvla_checkpoint_loads_back_equal(policy, tmp_path):
     [
         ({"heads": 3}, "heads 3 must be even"),
         ({"pixel_shuffle": 3}, "not a multiple of patch_size x pixel_shuffle, 48"),
-        ({"source": "hub"}, "only a small SmolVLM is built"),
     ],
 )
 def test_sizes_that_do_not_fit_together_are_refused(experiment, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        backbones.build_small_vlm(experiment.policy.model_copy(update=change), tmp_path / "vlm")
+        backbones.build_small_vlm(experiment.vlm.model_copy(update=change), tmp_path / "vlm")
     assert not list(tmp_path.iterdir())

@@ -34,7 +34,7 @@ INSTRUCTION = "pick up the black bowl\n"
 def experiment():
     config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
     config["encoder"] |= {"image_size": SIZE, "hidden_size": 48, "layers": 2}
-    config["policy"] |= {"image_size": SIZE}
+    config["vlm"] |= {"image_size": SIZE}
     return load_experiment(config)
 
 
@@ -43,7 +43,7 @@ def folder(experiment, tmp_path_factory):
     """An encoder, a SmolVLM and, for both cameras of two synthetic episodes, latent tables."""
     folder = tmp_path_factory.mktemp("artifacts")
     build_small_encoder(experiment.encoder, folder / "encoder")
-    build_small_vlm(experiment.policy, folder / "vlm")
+    build_small_vlm(experiment.vlm, folder / "vlm")
     encoder = VideoEncoder.load(folder / "encoder")
     for camera, key in enumerate((FRONT, WRIST)):
         _write_table(folder / f"{key}.parquet", encoder, key, [_episode(n, camera) for n in EPISODE_LENGTHS])
