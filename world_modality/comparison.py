@@ -49,7 +49,7 @@ class WorldPath(_Record):
     """How much of one checkpoint's world path reaches its actions."""
 
     gate: NonNegative = Field(description="|tanh(gate)| of the cross-attention")
-    action_change_rms: NonNegative = Field(description="RMS change of the actions when the memory is zeroed")
+    action_change_rms: NonNegative = Field(description="RMS change of the normalized actions when the memory is zeroed")
     world_loss: float = Field(description="masked cosine loss of Prophet's prediction")
     copy_last: float = Field(description="the same loss of repeating the last latent")
 

@@ -258,7 +258,7 @@ def read_pickup(path: str | Path) -> Pickup:
     """
     try:
         return Pickup.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValidationError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ComparisonError(f"{path}: not a pickup.json ({str(error).splitlines()[0]})") from None
 
 

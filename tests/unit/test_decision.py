@@ -9,9 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from world_modality.comparison import ComparisonError, read_evaluation
+from world_modality.config import load_experiment
 from world_modality.decision import DecisionSpec, Verdict, decide, judge_pickup, read_pickup
+from world_modality.evaluation import Episode, block_row, collect_evaluation
+from world_modality.figures import plot_success, save
+from world_modality.provenance import text_sha256, write_json
 from world_modality.verdict import WIDTH, render
 
 REPOSITORY = Path(__file__).parents[2]
@@ -166,11 +171,7 @@ TOKENS = [
 
 @pytest.mark.parametrize(("token", "successes"), TOKENS)
 def test_each_token_follows_from_the_pooled_successes(tmp_path, token, successes):
-    settings = spec(run=list(successes))
-    files = contents(**successes)
-    if successes["E2"] < successes["E0"] and "A" not in successes:
-        files |= contents(A=0)
-    verdict = decided(tmp_path, settings, files)
+    verdict = decided(tmp_path, spec(run=list(successes)), contents(**successes))
     assert verdict.token == token
     assert render(verdict).splitlines()[0] == token
 
@@ -349,6 +350,28 @@ def test_a_malformed_pickup_is_refused(tmp_path, text):
         read_pickup(tmp_path / "pickup.json")
 
 
+def test_what_the_evaluator_writes_can_be_read(tmp_path):
+    experiment = load_experiment(yaml.safe_load((REPOSITORY / "config.yaml").read_text()))
+    settings = experiment.evaluation_spec("E2").model_copy(update={"episodes": EPISODES})
+    world = content("E2", 0, 0)["world"]["seed_0"]
+    seeds = {"0": {"weights_sha256": sha256("E2 0"), "world": world}}
+    write_json(tmp_path / "manifest.json", {"seeds": seeds, "training_budget": {"steps": 1, "samples": 32}})
+    made_from = {
+        "option": "E2",
+        "task": 0,
+        "instruction": "pick up bowl 0",
+        "checkpoint_sha256": sha256("E2 0"),
+        "protocol_sha256": text_sha256(settings.rollout.protocol.model_dump_json()),
+    }
+    rows = [{k: v for k, v in episode(0, i, 0, i < 4).items() if k != "video"} for i in range(EPISODES)]
+    (tmp_path / "block_0.jsonl").write_text("".join(block_row(Episode(**row), made_from) + "\n" for row in rows))
+    path = tmp_path / "eval_E2_0.json"
+    collect_evaluation(settings, 0, tmp_path / "manifest.json", [tmp_path / "block_0.jsonl"], tmp_path, path)
+    evaluation = read_evaluation(path)
+    assert sum(e.success for e in evaluation.episodes) == 4
+    assert evaluation.world["seed_0"].gate == world["gate"]
+
+
 # ---- what is reported -----------------------------------------------------------------------------------------------
 
 RUN = ["E0", "E2", "E2-zero", "S0"]
@@ -516,3 +539,20 @@ def test_a_wrong_spec_ends_in_one_line_that_names_the_key(monkeypatch, programs)
     arguments = [part.replace('"confidence":0.95', '"confidence":95.0') for part in programs["judge_pickup.py"]]
     with pytest.raises(SystemExit, match=r"judge_pickup: spec\.decision\.confidence: Input should be less than 1"):
         call("judge_pickup.py", arguments, monkeypatch)
+
+
+# ---- the figure -----------------------------------------------------------------------------------------------------
+
+
+def test_the_success_figure_has_the_same_bytes_every_time(tmp_path):
+    verdict = wrist_verdict(tmp_path)
+    for suffix in (".svg", ".png"):
+        made = [tmp_path / f"{number}{suffix}" for number in range(2)]
+        for path in made:
+            save(plot_success(verdict), path)
+        assert made[0].read_bytes() == made[1].read_bytes()
+
+
+def test_a_figure_of_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"written as \.svg or \.png"):
+        save(plot_success(wrist_verdict(tmp_path)), tmp_path / "success.pdf")
