@@ -92,11 +92,17 @@ install_python() {
   apt-get update && apt-get install python3.12 python3.12-venv   (Ubuntu 24.04)"
 }
 
+complete_system_python() {  # PYTHON: Debian and Ubuntu ship ensurepip and libpython (torchcodec's) apart
+  [[ $1 == /usr/bin/* ]] || return 0
+  "$1" -c 'import ensurepip' 2>/dev/null || apt_install python3.12-venv
+  "$1" -c 'import ctypes; ctypes.CDLL("libpython3.12.so.1.0")' 2>/dev/null || apt_install '^libpython3[.]12(t64)?$'
+}
+
 make_venv() {
   is_python312 "$venv/bin/python" && [[ ! -e $installing ]] && return
   local python
   python=$(find_python) || { install_python && python=$(find_python); } || fail "Python 3.12 was installed but is not found"
-  "$python" -c 'import ensurepip' 2>/dev/null || apt_install python3.12-venv  # Debian ships it apart
+  complete_system_python "$python"
   say "creating .venv with $python ($("$python" --version))"
   logged "$python" -m venv --clear "$venv"
 }

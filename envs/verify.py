@@ -1,14 +1,15 @@
 """Check that this environment can do each thing the pipeline asks of it; the last step of the set-up.
 
-Writes nothing; prints one line per failure, with what to do, and exits with 1 if there is any.
+Writes nothing; prints one line for each thing that fails and exits with 1 if there is any.
 """
 
 import importlib
 import shutil
 import sys
 import warnings
+from pathlib import Path
 
-IMPORTS = ("torch", "lerobot.policies.smolvla.modeling_smolvla", "libero.libero", "snakemake", "torchcodec.decoders")
+IMPORTS = ("torch", "lerobot.policies.smolvla.modeling_smolvla", "libero.libero", "snakemake")
 PROGRAMS = ("ffmpeg", "dot")
 
 
@@ -22,8 +23,6 @@ def check_program(name: str) -> None:
 
 
 def check_libero_assets() -> None:
-    from pathlib import Path
-
     import libero.libero
 
     scenes = Path(libero.libero.get_libero_path("benchmark_root")) / "assets" / "scenes"
@@ -54,8 +53,16 @@ def main() -> int:
             check(*arguments)
         except Exception as error:
             failures += 1
-            print(f"setup: error: {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"setup: error: {name}: {summary(error)}", file=sys.stderr)
+    try:
+        check_import("torchcodec.decoders")
+    except Exception as error:
+        print(f"setup: note: LeRobot decodes videos with PyAV, since torchcodec does not load: {summary(error)}")
     return int(failures > 0)
+
+
+def summary(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 if __name__ == "__main__":
