@@ -1,6 +1,6 @@
 """Build the experiment's V-JEPA 2: a small one from the spec's sizes and seed, or a published one from the hub.
 
-Reads nothing (small) or the hub. Writes a folder that `VJEPA2Model.from_pretrained` loads. A program of its own so that
+Reads nothing (small) or the hub; writes a folder that `VJEPA2Model.from_pretrained` loads. A program of its own so that
 every policy and every latent table of an experiment shares one encoder, known by its hash.
 """
 
@@ -10,15 +10,11 @@ from pathlib import Path
 from world_modality.backbones import build_small_encoder, fetch_encoder
 from world_modality.config import Encoder
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--spec", required=True, type=Encoder.model_validate_json, help="the config's encoder, as JSON")
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
-    args = parser.parse_args()
-    build = build_small_encoder if args.spec.source == "small" else fetch_encoder
-    build(args.spec, args.output)
-
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--spec", required=True, type=Encoder.model_validate_json, help="the config's encoder (JSON)")
+parser.add_argument("--output", required=True, type=Path, help="folder to write")
 
 if __name__ == "__main__":
-    main()
+    arguments = parser.parse_args()
+    build = build_small_encoder if arguments.spec.source == "small" else fetch_encoder
+    build(arguments.spec, arguments.output)
