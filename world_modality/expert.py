@@ -1,0 +1,115 @@
+"""A scripted expert for libero_spatial, which looks at the simulator's state: bowl by its rim, lift, carry, lower, open.
+
+The script is data: `PHASES` says where the gripper goes, and `GRASPS` which tasks need another grasp. The actions are a
+deterministic function of the simulator's state.
+
+Non-obvious behaviours:
+
+* The rotation actions are exactly 0 wherever the gripper need not turn: the controller gives its orientation goal up for any
+  other value, however small, and the wrist drifts. A policy trained on these actions has to give back exact zeros, too.
+* A commanded translation of 1 is a goal 5 cm away, so a gain of 20 per metre asks for exactly the distance left.
+* The bowl's place is read once, as a phase begins: it moves as soon as it is touched.
+* LIBERO calls the task solved when the bowl touches the plate near its middle, often before the gripper opens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from world_modality.simulation import ACTION_DIM, LiberoSimulation
+
+SUITE = "libero_spatial"
+HORIZON = 220  # an attempt fails after so many control steps
+BOWL, PLATE = "akita_black_bowl_1_main", "plate_1_main"
+OPEN, CLOSED = -1.0, 1.0
+TRANSLATION_GAIN = 20.0  # [1/m]
+ROTATION_GAIN = 2.0  # [1/rad]: a commanded rotation of 1 is a goal 0.5 rad away
+YAW_TOLERANCE = 0.05  # [rad]
+RIM_RADIUS = 0.05  # [m]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Go to a place `height` above an anchor, with the gripper open or closed."""
+
+    anchor: Literal[
+        "bowl", "grip", "plate"
+    ]  # bowl: its rim; grip: where the phase began; plate: the bowl over its middle
+    height: float  # [m]
+    gripper: float
+    tolerance: float = np.inf  # distance at which the next phase begins [m]
+    min_steps: int = 0
+    max_steps: int = 60
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """Where and how the fingers take the rim."""
+
+    angle: float = np.pi / 2  # of the rim's point, seen from the bowl's middle, from the world's x axis [rad]
+    yaw: float = 0.0  # turn of the gripper from its starting pose about the vertical [rad]
+    height: float = 0.035  # of the fingertips above the bowl's origin [m]
+
+
+PHASES = (
+    Phase("bowl", 0.10, OPEN, tolerance=0.02),
+    Phase("bowl", 0.0, OPEN, tolerance=0.006),
+    Phase("grip", 0.0, CLOSED, min_steps=13),
+    Phase("grip", 0.15, CLOSED, tolerance=0.02),
+    Phase("plate", 0.12, CLOSED, tolerance=0.015),
+    Phase("plate", 0.02, CLOSED, tolerance=0.01),
+    Phase("plate", 0.02, OPEN, min_steps=10),
+    Phase("grip", 0.10, OPEN, tolerance=0.02),
+)
+GRASPS = {}
+
+
+class ScriptedExpert:
+    """Plays `PHASES` from the first to the last, and again, for one episode of a simulation that has just been reset."""
+
+    def __init__(self, simulation: LiberoSimulation):
+        self._simulation = simulation
+        self._grasp = GRASPS.get(simulation.task_id, Grasp())
+        self._start_yaw = _yaw(simulation.grip_rotation())
+        self._begin(0)
+
+    def action(self) -> np.ndarray:
+        """The action (7,) float32 in [-1, 1] for the simulation's present state."""
+        phase = PHASES[self._phase]
+        error = self._target - self._simulation.grip_position()
+        done = np.linalg.norm(error) < phase.tolerance and self._steps >= phase.min_steps and self._yaw_error() == 0
+        if done or self._steps >= phase.max_steps:
+            self._begin((self._phase + 1) % len(PHASES))
+            return self.action()
+        self._steps += 1
+        action = np.zeros(ACTION_DIM)
+        action[:3] = TRANSLATION_GAIN * error
+        action[5] = ROTATION_GAIN * self._yaw_error()
+        action[6] = phase.gripper
+        return np.clip(action, -1, 1).astype(np.float32)
+
+    def _begin(self, phase: int) -> None:
+        self._phase, self._steps = phase, 0
+        self._target = self._anchor(PHASES[phase].anchor) + [0, 0, PHASES[phase].height]
+
+    def _anchor(self, anchor: str) -> np.ndarray:
+        grip, bowl = self._simulation.grip_position(), self._simulation.body_position(BOWL)
+        if anchor == "bowl":
+            rim = [np.cos(self._grasp.angle), np.sin(self._grasp.angle)]
+            return bowl + [*np.multiply(RIM_RADIUS, rim), self._grasp.height]
+        if anchor == "plate":
+            return self._simulation.body_position(PLATE) + (grip - bowl)
+        return grip
+
+    def _yaw_error(self) -> float:
+        """Turn that is left [rad], counted as none within the tolerance."""
+        error = self._start_yaw + self._grasp.yaw - _yaw(self._simulation.grip_rotation())
+        error = (error + np.pi) % (2 * np.pi) - np.pi
+        return 0.0 if abs(error) < YAW_TOLERANCE else error
+
+
+def _yaw(rotation: np.ndarray) -> float:
+    return float(np.arctan2(rotation[1, 0], rotation[0, 0]))
