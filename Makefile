@@ -37,7 +37,9 @@ lint: setup  ## formatting, static checks, module order, Snakemake's lint, schem
 dag: setup  ## results/dag.svg and results/rulegraph.svg, both branches of the tree included
 	@mkdir -p results
 	@for graph in dag rulegraph; do \
-	  snakemake --$$graph --forceall --configfile experiments/both_branches.yaml --quiet all | dot -Tsvg > results/$$graph.svg; \
+	  snakemake --$$graph --forceall --quiet all --configfile experiments/both_branches.yaml >results/$$graph.dot; \
+	  dot -Tsvg -o results/$$graph.svg results/$$graph.dot; \
+	  rm results/$$graph.dot; \
 	  echo results/$$graph.svg; \
 	done
 
