@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from world_modality.comparison import ComparisonError, read_evaluation
-from world_modality.decision import DecisionSpec, decide, read_pickup
+from world_modality.decision import decide, read_pickup, read_spec
 from world_modality.provenance import write_json, write_text
 from world_modality.verdict import render
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--output-text", type=Path, required=True, help="decision.txt to write")
     args = parser.parse_args()
     evaluations = [read_evaluation(path) for path in args.evaluations]
-    verdict = decide(read_pickup(args.pickup), evaluations, DecisionSpec.from_json(args.spec))
+    verdict = decide(read_pickup(args.pickup), evaluations, read_spec(args.spec))
     write_json(args.output_json, verdict.as_json())
     write_text(args.output_text, render(verdict))
 

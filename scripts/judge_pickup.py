@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from world_modality.comparison import ComparisonError, read_evaluation
-from world_modality.decision import DecisionSpec, judge_pickup
+from world_modality.decision import judge_pickup, read_spec
 from world_modality.provenance import write_json
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--spec", required=True, help="DecisionSpec as JSON")
     parser.add_argument("--output", type=Path, required=True, help="pickup.json to write")
     args = parser.parse_args()
-    pickup = judge_pickup([read_evaluation(path) for path in args.evaluations], DecisionSpec.from_json(args.spec))
+    pickup = judge_pickup([read_evaluation(path) for path in args.evaluations], read_spec(args.spec))
     write_json(args.output, pickup.as_json())
 
 

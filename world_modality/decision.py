@@ -22,10 +22,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from world_modality.comparison import (
     ComparisonError,
@@ -35,7 +35,7 @@ from world_modality.comparison import (
     check_complete,
     episode_table,
 )
-from world_modality.config import Decision, Option, OptionName
+from world_modality.config import Decision, DecisionSpec, OptionName
 from world_modality.statistics import (
     Interval,
     chance_of_worse_if_equal,
@@ -62,52 +62,6 @@ class _Model(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """Plain data for `provenance.write_json`."""
         return self.model_dump(mode="json")
-
-
-class DecisionSpec(_Model):
-    """The validated part of the config that the decision depends on: it travels as JSON (`--spec`)."""
-
-    decision: Decision
-    options: dict[OptionName, Option]
-    run: list[OptionName] = Field(min_length=2)
-    scale: Literal["embedded", "smoke", "full"]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        roles = [self.decision.baseline, self.decision.world, self.decision.wrist, self.decision.fusion]
-        for name in [*filter(None, roles), *self.run, *self.decision.on_success]:
-            if name not in self.options:
-                raise ValueError(f"no option {name}; valid: {', '.join(self.options)}")
-        for name in filter(None, roles):
-            if self.options[name].checkpoint_of:
-                raise ValueError(f"{name} is not trained itself (checkpoint_of), so it takes no part in the tree")
-        for name in (self.decision.baseline, self.decision.world):
-            if name not in self.run:
-                raise ValueError(f"run: the tree needs {name}")
-        return self
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(["spec", *(str(part) for part in first["loc"])])
-            raise ComparisonError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
-
-    def source(self, name: str) -> str:
-        """The option whose training made the checkpoint that `name` rolls out."""
-        return self.options[name].checkpoint_of or name
-
-    def sees(self, name: str) -> bool:
-        """Whether any picture reaches the policy, directly or through the world latents."""
-        option, source = self.options[name], self.options[self.source(name)]
-        return bool(source.cameras) or "blank" not in (option.images, source.images)
-
-    def predicts(self, name: str) -> bool:
-        """Whether the option was trained to attend to Prophet's predictions."""
-        option = self.options[name]
-        return bool(option.cameras) and option.memory == "predicted"
 
 
 class Counts(_Model):
@@ -171,7 +125,7 @@ class Verdict(_Model):
 
     token: Token
     branch: Branch
-    scale: str
+    scale: Literal["embedded", "smoke", "full"]
     settings: Decision = Field(description="roles, thresholds and choices the tree ran with")
     scheduled: list[OptionName] = Field(description="options the checkpoint scheduled")
     suite_tasks: int = Field(description="tasks in the whole suite")
@@ -185,6 +139,53 @@ class Verdict(_Model):
     def option(self, name: str | None) -> OptionResult | None:
         """The result of one option; None where it was not run."""
         return next((option for option in self.options if option.name == name), None)
+
+
+# ---- the options ----------------------------------------------------------------------------------------------------
+
+
+def read_spec(text: str) -> DecisionSpec:
+    """Parse `--spec`, which a person may have written by hand.
+
+    Raises:
+        ComparisonError: a key is wrong, or a role is given to an option that cannot have it.
+    """
+    try:
+        spec = DecisionSpec.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ComparisonError(f"{'.'.join(['spec', *map(str, first['loc'])])}: {first['msg']}") from None
+    decision = spec.decision
+    roles = [name for name in (decision.baseline, decision.world, decision.wrist, decision.fusion) if name]
+    for name in [*roles, *spec.run, *decision.on_success]:
+        if name not in spec.options:
+            raise ComparisonError(f"spec: no option {name}; valid: {', '.join(spec.options)}")
+    for name in roles:
+        if _source(spec, name) != name:
+            raise ComparisonError(
+                f"spec: {name} is not trained itself (checkpoint_of), so it takes no part in the tree"
+            )
+    for name in (decision.baseline, decision.world):
+        if name not in spec.run:
+            raise ComparisonError(f"spec.run: the tree needs {name}")
+    return spec
+
+
+def _source(spec: DecisionSpec, name: str) -> str:
+    """The option whose training made the checkpoint that `name` rolls out."""
+    return spec.options[name].checkpoint_of or name
+
+
+def _sees(spec: DecisionSpec, name: str) -> bool:
+    """Whether any picture reaches the policy, directly or through the world latents."""
+    option, source = spec.options[name], spec.options[_source(spec, name)]
+    return bool(source.cameras) or "blank" not in (option.images, source.images)
+
+
+def _predicts(spec: DecisionSpec, name: str) -> bool:
+    """Whether the option was trained to attend to Prophet's predictions."""
+    option = spec.options[name]
+    return bool(option.cameras) and option.memory == "predicted"
 
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
@@ -239,11 +240,11 @@ def _check_spec(evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
     for e in evaluations:
         if e.scale != spec.scale:
             raise ComparisonError(f"{e.name}: made at scale {e.scale}, but the spec says {spec.scale}")
-        if e.checkpoint.source_option != spec.source(e.option):
+        if e.checkpoint.source_option != _source(spec, e.option):
             raise ComparisonError(
-                f"{e.name}: rolled out {e.checkpoint.source_option}'s checkpoint, not {spec.source(e.option)}'s"
+                f"{e.name}: rolled out {e.checkpoint.source_option}'s checkpoint, not {_source(spec, e.option)}'s"
             )
-        if spec.predicts(e.option) and e.world is None:
+        if _predicts(spec, e.option) and e.world is None:
             raise ComparisonError(f"{e.name}: says nothing about the world path (`world` is null)")
 
 
@@ -336,9 +337,9 @@ def _result(
         tasks={task: _rate(c, decision) for task, c in counts.tasks.items()},
         pickup=_rate(pooled[name], decision),
         all_tasks=_rate(counts.pooled, decision),
-        blind_as_good=not spec.sees(name) and pooled[name].successes >= pooled[decision.baseline].successes,
+        blind_as_good=not _sees(spec, name) and pooled[name].successes >= pooled[decision.baseline].successes,
         world=world,
-        world_inactive=spec.predicts(name) and weakest is not None and weakest < decision.min_world_effect,
+        world_inactive=_predicts(spec, name) and weakest is not None and weakest < decision.min_world_effect,
     )
 
 
@@ -350,8 +351,8 @@ def _rate(counts: Counts, decision: Decision) -> Rate:
 def _compared(names: Sequence[str], spec: DecisionSpec) -> list[tuple[str, str]]:
     """Trained options against the baseline, borrowed checkpoints against their owner, the fusion against E2 and A."""
     decision = spec.decision
-    pairs = [(name, decision.baseline) for name in names if spec.source(name) == name]
-    pairs += [(name, spec.source(name)) for name in names if spec.source(name) != name]
+    pairs = [(name, decision.baseline) for name in names if _source(spec, name) == name]
+    pairs += [(name, _source(spec, name)) for name in names if _source(spec, name) != name]
     pairs += [(decision.fusion, other) for other in (decision.world, decision.wrist) if decision.fusion]
     return [(a, b) for a, b in dict.fromkeys(pairs) if a != b and {a, b} <= set(names)]
 
