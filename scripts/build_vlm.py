@@ -1,17 +1,17 @@
 """Build the small SmolVLM that SmolVLA stands on at embedded scale.
 
-Reads nothing; writes a folder (config, tokenizer, processor) for SmolVLA's `vlm_model_name`. Its path is stored in every
-checkpoint trained on it, so it is an artifact that does not move.
+Reads nothing; writes a folder (config, tokenizer, processor) for SmolVLA's `vlm_model_name`. Its path is stored in
+every checkpoint trained on it, so it is an artifact that does not move.
 """
 
 import argparse
 from pathlib import Path
 
 from world_modality.backbones import build_small_vlm
-from world_modality.config import Policy
+from world_modality.config import Vlm
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--spec", required=True, type=Policy.model_validate_json, help="the config's policy (JSON)")
+parser.add_argument("--spec", required=True, type=Vlm.model_validate_json, help="the config's vlm (JSON)")
 parser.add_argument("--output", required=True, type=Path, help="folder to write")
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ looks latents up in. Encoding is what a world modality costs most, so it is done
 import argparse
 from pathlib import Path
 
-from world_modality.demonstrations import dataset_fingerprint, load_dataset
-from world_modality.encoder import VideoEncoder, check_image_key, encode_dataset
+from world_modality.dataset import check_image_key, dataset_fingerprint, load_dataset
+from world_modality.encoder import VideoEncoder, encode_dataset
 
 PUBLISHED_ENCODER = "facebook/vjepa2-vitg-fpc64-256"
 

@@ -134,16 +134,6 @@ def build_small_vlm(spec: Vlm, folder: str | Path) -> None:
         _vlm_processor(spec, tokenizer).save_pretrained(temporary)
 
 
-def _check_sizes(spec: Vlm) -> None:
-    merged = spec.patch_size * spec.pixel_shuffle
-    if spec.image_size % merged:
-        raise ValueError(
-            f"vlm.image_size {spec.image_size} is not a multiple of patch_size x pixel_shuffle, {merged}"
-        )
-    if spec.heads % 2 or spec.hidden_size % spec.heads:
-        raise ValueError(f"vlm.heads {spec.heads} must be even and divide hidden_size {spec.hidden_size}")
-
-
 def _vlm_config(spec: Vlm, tokenizer: PreTrainedTokenizerFast) -> SmolVLMConfig:
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text = LlamaConfig(

@@ -48,7 +48,7 @@ def policy(experiment, vlm_folder):
         load_vlm_weights=False,
         freeze_vision_encoder=False,
         train_expert_only=False,
-        resize_imgs_with_padding=(spec.image_size, spec.image_size),
+        resize_imgs_with_padding=(vlm.image_size, vlm.image_size),
         expert_width_multiplier=experiment.policy.expert_width,
         chunk_size=experiment.policy.chunk_size,
         n_action_steps=8,
@@ -131,14 +131,9 @@ def test_a_smolvla_checkpoint_loads_back_equal(policy, tmp_path):
         assert torch.equal(saved, back), name
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"heads": 3}, "heads 3 must be even"),
-        ({"pixel_shuffle": 3}, "not a multiple of patch_size x pixel_shuffle, 48"),
-    ],
-)
-def test_sizes_that_do_not_fit_together_are_refused(experiment, tmp_path, change, message):
-    with pytest.raises(ValueError, match=message):
-        backbones.build_small_vlm(experiment.vlm.model_copy(update=change), tmp_path / "vlm")
+def test_each_builder_refuses_the_other_source(experiment, tmp_path):
+    with pytest.raises(ValueError, match="only a published encoder is fetched"):
+        backbones.fetch_encoder(experiment.encoder, tmp_path / "encoder")
+    with pytest.raises(ValueError, match="only a small encoder is built"):
+        backbones.build_small_encoder(experiment.encoder.model_copy(update={"source": "hub"}), tmp_path / "encoder")
     assert not list(tmp_path.iterdir())
