@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from world_modality.demonstrations import load_dataset
+from world_modality.dataset import load_dataset
 from world_modality.provenance import atomic_path
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

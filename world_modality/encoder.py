@@ -24,15 +24,14 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.datasets.video_utils import decode_video_frames
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, VJEPA2Config, VJEPA2Model
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from world_modality.dataset import CameraFrames
 from world_modality.latents import LatentSpec, past_rows, write_latents
 from world_modality.progress import Progress
 from world_modality.provenance import package_versions
@@ -219,7 +218,7 @@ def encode_dataset(
     Raises:
         ValueError: the dataset has no such camera, is not whole, or windows of that length are not encoded whole.
     """
-    check_image_key(dataset, image_key)
+    frames = CameraFrames(dataset, image_key)
     encoder.check_window(window)
     spec = LatentSpec(
         **source,
@@ -231,53 +230,7 @@ def encode_dataset(
     )
     progress, done = Progress(f"encode {image_key.rsplit('.')[-1]}", len(dataset)), 0
     with write_latents(output, spec) as table:
-        for latents in encode_episodes(encoder, episode_frames(dataset, image_key), window, batch_size):
+        for latents in encode_episodes(encoder, frames.episodes(), window, batch_size):
             table.write_episode(latents)
             done += len(latents)
             progress.update(done)
-
-
-def check_image_key(dataset: LeRobotDataset, image_key: str) -> None:
-    """Raise ValueError, naming the valid keys, where the dataset has no such camera."""
-    if image_key not in dataset.meta.camera_keys:
-        raise ValueError(f"{image_key}: the dataset has no such camera; valid: {', '.join(dataset.meta.camera_keys)}")
-
-
-def episode_frames(dataset: LeRobotDataset, image_key: str) -> Iterator[Tensor]:
-    """One camera's frames of each episode, (n, 3, H, W) uint8, each decoded once and nothing else with them."""
-    bounds = _episode_bounds(dataset)
-    if image_key in dataset.meta.video_keys:
-        columns = dataset.hf_dataset.select_columns(["timestamp"]).with_format("numpy")
-    else:
-        columns = dataset.hf_dataset.select_columns([image_key]).with_format(None)
-    for episode, (start, end) in enumerate(bounds):
-        if image_key in dataset.meta.video_keys:
-            yield _video_frames(dataset, image_key, episode, columns[start:end]["timestamp"])
-        else:
-            images = [np.asarray(columns[row][image_key].convert("RGB")) for row in range(start, end)]
-            yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-
-
-def _video_frames(dataset: LeRobotDataset, image_key: str, episode: int, timestamps: np.ndarray) -> Tensor:
-    # LeRobot joins the episodes of a camera into few files: an episode's clock starts at its offset in the file.
-    offset = dataset.meta.episodes[episode][f"videos/{image_key}/from_timestamp"]
-    path = dataset.root / dataset.meta.get_video_file_path(episode, image_key)
-    return decode_video_frames(path, (timestamps + offset).tolist(), dataset.tolerance_s, return_uint8=True)
-
-
-def _episode_bounds(dataset: LeRobotDataset) -> list[tuple[int, int]]:
-    """First row and one past the last row of each episode, checked against the frames themselves."""
-    episodes = dataset.meta.episodes
-    if episodes is None:
-        raise ValueError(f"{dataset.repo_id}: no episode metadata, so no way to keep windows within episodes")
-    bounds = list(zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True))
-    columns = dataset.hf_dataset.select_columns(["index", "episode_index"]).with_format("numpy")[:]
-    lengths = [end - start for start, end in bounds]
-    expected = np.repeat(np.arange(len(bounds)), lengths)
-    whole = np.array_equal(columns["index"], np.arange(sum(lengths)))
-    if not whole or not np.array_equal(columns["episode_index"], expected):
-        raise ValueError(
-            f"{dataset.repo_id}: its {len(columns['index'])} frames are not those of its {len(bounds)} episodes "
-            f"({sum(lengths)} frames in order); load the whole dataset"
-        )
-    return bounds

@@ -1,20 +1,24 @@
-"""Batches for training: LeRobot's samples and LeRobot's order, without decoding what a sample does not need.
+"""Batches for training: LeRobot's samples in LeRobot's order, without decoding what a sample does not need.
 
-Non-obvious behaviours of LeRobotDataset:
-* `dataset[i]` reads its action chunk through `hf_dataset["action"][rows]`, which decodes every image of those rows:
-  13 ms a sample where the model's step needs 2. Here the columns without images live in memory as tensors.
+Non-obvious behaviours of LeRobot's loading:
+* Its samples cost 13 ms where a small model's step needs 2 (see `dataset`). Here the columns without images live in
+  memory as tensors, and so do the images where they fit (`training.cache_frames`).
 * Actions past the end of an episode repeat the last one and are marked in `action_is_pad`, as LeRobot does.
 * `index` is the frame's global index; the world modality looks its latents up by it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.sampler import EpisodeAwareSampler, compute_sampler_state
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from world_modality.dataset import CameraFrames, episode_bounds, instructions
 from world_modality.progress import Progress
 
 
@@ -25,17 +29,17 @@ class FrameBatches(Dataset):
     each image key (B, 3, H, W) float32 in [0, 1], `index` (B,) int64 and `task`, a list of B instructions.
     """
 
-    def __init__(self, dataset: LeRobotDataset, image_keys: list[str], chunk_size: int, cache_frames: bool):
-        self.image_keys, self.chunk_size = image_keys, chunk_size
-        columns = dataset.hf_dataset.select_columns(
-            ["index", "episode_index", "task_index", "observation.state", "action"]
-        )
+    def __init__(self, dataset: LeRobotDataset, chunk_size: int, cache_frames: bool):
+        self.chunk_size = chunk_size
+        columns = dataset.hf_dataset.select_columns(["task_index", "observation.state", "action"])
         table = columns.with_format("numpy")[:]
         self.state = torch.from_numpy(np.stack(table["observation.state"]).astype(np.float32))
         self.action = torch.from_numpy(np.stack(table["action"]).astype(np.float32))
-        self.episode_end = torch.from_numpy(_episode_ends(table["index"], table["episode_index"]))
-        self.tasks = _instructions(dataset, table["task_index"])
-        self.images = {key: _Images(dataset, key, cache_frames) for key in image_keys}
+        self.last_row = _last_rows(episode_bounds(dataset))
+        by_index = instructions(dataset)
+        self.tasks = [by_index[int(i)] for i in table["task_index"]]
+        cameras = {key: CameraFrames(dataset, key) for key in dataset.meta.camera_keys}
+        self.images = {key: _Cached(c, key, len(self)) if cache_frames else _Decoded(c) for key, c in cameras.items()}
 
     def __len__(self) -> int:
         return len(self.state)
@@ -43,7 +47,7 @@ class FrameBatches(Dataset):
     def __getitem__(self, indices: list[int]) -> dict:
         index = torch.as_tensor(indices, dtype=torch.int64)
         steps = index[:, None] + torch.arange(self.chunk_size)  # (B, chunk)
-        last = self.episode_end[index][:, None] - 1
+        last = self.last_row[index][:, None]
         batch = {
             "index": index,
             "observation.state": self.state[index],
@@ -51,49 +55,39 @@ class FrameBatches(Dataset):
             "action_is_pad": steps > last,
             "task": [self.tasks[i] for i in indices],
         }
-        for key, images in self.images.items():
-            batch[key] = images[indices].float() / 255
-        return batch
+        return batch | {key: images[indices].float() / 255 for key, images in self.images.items()}
 
 
-class _Images:
-    """One camera's frames as uint8 (N, 3, H, W): decoded once into memory, or on each use."""
+class _Decoded:
+    """One camera's frames, decoded whenever they are asked for."""
 
-    def __init__(self, dataset: LeRobotDataset, key: str, cache: bool):
-        if key not in dataset.meta.camera_keys:
-            raise KeyError(f"{key}: not an image of the dataset; valid: {', '.join(dataset.meta.camera_keys)}")
-        self.dataset, self.key = dataset, key
-        self.column = None
-        if key in dataset.meta.image_keys:
-            self.column = dataset.hf_dataset.select_columns([key]).with_format(None)
-        self.frames = self._decode_all() if cache else None
+    def __init__(self, frames: CameraFrames):
+        self._frames = frames
 
-    def __getitem__(self, indices: list[int]) -> torch.Tensor:
-        if self.frames is not None:
-            return self.frames[indices]
-        return torch.stack([self._decode(i) for i in indices])
+    def __getitem__(self, indices: list[int]) -> Tensor:
+        return torch.cat([self._frames.frames([row]) for row in indices])
 
-    def _decode(self, index: int) -> torch.Tensor:
-        if self.column is None:  # a video: LeRobot decodes it
-            return (self.dataset[index][self.key] * 255).round().to(torch.uint8)
-        return torch.from_numpy(np.array(self.column[index][self.key])).permute(2, 0, 1)
 
-    def _decode_all(self) -> torch.Tensor:
-        progress = Progress(f"decode {self.key.rsplit('.')[-1]}", len(self.dataset))
-        first = self._decode(0)
-        frames = torch.empty((len(self.dataset), *first.shape), dtype=torch.uint8)
-        for i in range(len(frames)):
-            frames[i] = self._decode(i)
-            progress.update(i + 1)
-        return frames
+class _Cached:
+    """One camera's frames in memory, (N, 3, H, W) uint8."""
+
+    def __init__(self, frames: CameraFrames, key: str, length: int):
+        progress, decoded = Progress(f"decode {key.rsplit('.')[-1]}", length), []
+        for episode in frames.episodes():
+            decoded.append(episode)
+            progress.update(sum(map(len, decoded)))
+        self._frames = torch.cat(decoded)
+
+    def __getitem__(self, indices: list[int]) -> Tensor:
+        return self._frames[indices]
 
 
 def training_batches(
     dataset: LeRobotDataset, frames: FrameBatches, seed: int, batch_size: int, step: int, workers: int
-):
+) -> Iterator[dict]:
     """Endless batches from optimizer step `step` on, in LeRobot's own order, a function of (seed, epoch) alone."""
-    episodes = dataset.meta.episodes
-    sampler = EpisodeAwareSampler(episodes["dataset_from_index"], episodes["dataset_to_index"], shuffle=True, seed=seed)
+    starts, ends = zip(*episode_bounds(dataset), strict=True)
+    sampler = EpisodeAwareSampler(starts, ends, shuffle=True, seed=seed)
     sampler.load_state_dict(compute_sampler_state(step, len(sampler), batch_size, num_processes=1))
     batches = DataLoader(
         frames,
@@ -106,17 +100,6 @@ def training_batches(
         yield from batches
 
 
-def _episode_ends(index: np.ndarray, episode_index: np.ndarray) -> np.ndarray:
-    """For each frame the global index one past its episode's last frame; (N,) int64."""
-    if not np.array_equal(index, np.arange(len(index))):
-        raise ValueError("the dataset's frames are not numbered 0 … N-1")
-    last_of_episode = np.flatnonzero(np.append(np.diff(episode_index) != 0, True)) + 1
-    return last_of_episode[np.searchsorted(last_of_episode, index, side="right")].astype(np.int64)
-
-
-def _instructions(dataset: LeRobotDataset, task_index: np.ndarray) -> list[str]:
-    by_index = {int(row.task_index): str(task) for task, row in dataset.meta.tasks.iterrows()}
-    for number, task in by_index.items():
-        if not task.strip():
-            raise ValueError(f"task {number} of the dataset has an empty instruction")
-    return [by_index[int(i)] for i in task_index]
+def _last_rows(bounds: list[tuple[int, int]]) -> Tensor:
+    """For each row the last row of its episode, (N,) int64."""
+    return torch.cat([torch.full((end - start,), end - 1) for start, end in bounds])

@@ -45,7 +45,7 @@ from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality.config import TrainSpec
-from world_modality.demonstrations import dataset_fingerprint, load_dataset
+from world_modality.dataset import check_image_key, dataset_fingerprint, load_dataset
 from world_modality.latents import LatentTable, join_tables
 from world_modality.loader import FrameBatches, training_batches
 from world_modality.progress import Progress
@@ -91,6 +91,8 @@ def train(spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, trainin
         FloatingPointError: the loss is not finite.
     """
     dataset = load_dataset(inputs.dataset)
+    for key in spec.image_keys.values():
+        check_image_key(dataset, key)
     latents = _open_latents(spec, inputs, dataset)
     run = _pipeline_config(spec, inputs, seed, latents)
     set_seed(seed)
@@ -100,7 +102,7 @@ def train(spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, trainin
         insert_blank_images(preprocessor)
     if latents is not None:
         policy.attach_latents(latents)
-    frames = FrameBatches(dataset, _policy_images(spec, dataset), run.policy.chunk_size, spec.training.cache_frames)
+    frames = FrameBatches(dataset, run.policy.chunk_size, spec.training.cache_frames)
 
     made_from = _made_from(spec, inputs, dataset, seed)
     state = training_dir / text_sha256(json.dumps(made_from, sort_keys=True))[:16] / "state.pt"
@@ -201,14 +203,6 @@ def measure(policy, preprocessor, frames: FrameBatches, batch_size: int, seed: i
 
 
 # ---- what the training is told --------------------------------------------------------------------------------------
-
-
-def _policy_images(spec: TrainSpec, dataset: LeRobotDataset) -> list[str]:
-    for camera, key in spec.image_keys.items():
-        if key not in dataset.meta.camera_keys:
-            valid = ", ".join(dataset.meta.camera_keys)
-            raise ValueError(f"image_keys.{camera}: the dataset has no {key}; valid: {valid}")
-    return list(dataset.meta.camera_keys)
 
 
 def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset) -> LatentTable | None:

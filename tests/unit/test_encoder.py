@@ -13,7 +13,8 @@ from transformers import AutoVideoProcessor, LlamaConfig, VJEPA2Config, VJEPA2Mo
 
 from world_modality.backbones import build_small_encoder
 from world_modality.config import load_experiment
-from world_modality.encoder import VideoEncoder, check_image_key, encode_dataset, encode_episodes, episode_frames
+from world_modality.dataset import CameraFrames, check_image_key
+from world_modality.encoder import VideoEncoder, encode_dataset, encode_episodes
 from world_modality.latents import LatentTable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -199,7 +200,7 @@ def test_the_same_dataset_gives_the_same_bytes(dataset, encoder, tmp_path):
 def test_each_frame_of_one_camera_is_decoded_once(dataset, monkeypatch):
     decoded, load = [], PngImageFile.load
     monkeypatch.setattr(PngImageFile, "load", lambda self: (decoded.append(self.fp is not None), load(self))[1])
-    frames = list(episode_frames(dataset, "observation.images.image2"))
+    frames = list(CameraFrames(dataset, "observation.images.image2").episodes())
     assert sum(decoded) == sum(LENGTHS)
     for episode in range(len(LENGTHS)):
         assert torch.equal(frames[episode], 255 - as_frames(episode))
@@ -207,7 +208,7 @@ def test_each_frame_of_one_camera_is_decoded_once(dataset, monkeypatch):
 
 def test_a_video_dataset_gives_the_frames_of_its_episodes(tmp_path):
     dataset = create_dataset(tmp_path / "moving", use_videos=True)
-    frames = list(episode_frames(dataset, KEY))
+    frames = list(CameraFrames(dataset, KEY).episodes())
     assert [len(f) for f in frames] == list(LENGTHS)
     for index, frame in enumerate(torch.cat(frames)):  # the same decoder as LeRobot's, on the same frames
         assert torch.equal(frame.float() / 255, dataset[index][KEY])
@@ -221,10 +222,10 @@ def test_an_unknown_camera_is_refused_with_the_valid_ones(dataset):
 def test_part_of_a_dataset_is_refused(dataset):
     part = LeRobotDataset("moving", root=dataset.root, episodes=[1, 2])
     with pytest.raises(ValueError, match="load the whole dataset"):
-        next(episode_frames(part, KEY))
+        CameraFrames(part, KEY)
 
 
 def test_a_dataset_without_episodes_is_an_error_and_not_one_episode(dataset, monkeypatch):
     monkeypatch.setattr(dataset.meta, "episodes", None)
     with pytest.raises(ValueError, match="no episode metadata"):
-        next(episode_frames(dataset, KEY))
+        CameraFrames(dataset, KEY)
