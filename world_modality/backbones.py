@@ -122,12 +122,7 @@ def _encoder_config(spec: Encoder) -> VJEPA2Config:
 
 
 def build_small_vlm(spec: Vlm, folder: str | Path) -> None:
-    """Write a SmolVLM of the spec's sizes: config, tokenizer and processor, for SmolVLA's `vlm_model_name`.
-
-    Raises:
-        ValueError: the spec asks for a published policy, or its sizes do not fit together.
-    """
-    _check_sizes(spec)
+    """Write a SmolVLM of the spec's sizes: config, tokenizer and processor, for SmolVLA's `vlm_model_name`."""
     tokenizer = _tokenizer()
     with atomic_path(folder) as temporary:
         _vlm_config(spec, tokenizer).save_pretrained(temporary)

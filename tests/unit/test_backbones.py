@@ -42,17 +42,17 @@ def vlm_folder(experiment, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def policy(experiment, vlm_folder):
-    spec = experiment.vlm
+    spec, vlm = experiment.policy, experiment.vlm
     config = SmolVLAConfig(
         vlm_model_name=str(vlm_folder),
         load_vlm_weights=False,
         freeze_vision_encoder=False,
         train_expert_only=False,
         resize_imgs_with_padding=(vlm.image_size, vlm.image_size),
-        expert_width_multiplier=experiment.policy.expert_width,
-        chunk_size=experiment.policy.chunk_size,
+        expert_width_multiplier=spec.expert_width,
+        chunk_size=spec.chunk_size,
         n_action_steps=8,
-        num_steps=experiment.policy.flow_steps,
+        num_steps=spec.flow_steps,
         device="cpu",
         input_features={
             "observation.state": PolicyFeature(FeatureType.STATE, (8,)),
