@@ -10,11 +10,10 @@ looks latents up in. Encoding is what a world modality costs most, so it is done
 import argparse
 from pathlib import Path
 
-from world_modality.dataset import check_image_key, dataset_fingerprint, load_dataset
+from world_modality.dataset import check_image_key, load_dataset
 from world_modality.encoder import VideoEncoder, encode_dataset
 
 PUBLISHED_ENCODER = "facebook/vjepa2-vitg-fpc64-256"
-
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--dataset", required=True, help="LeRobotDataset: hub id or folder")
@@ -32,15 +31,13 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.dataset, revision=arguments.revision)
     check_image_key(dataset, arguments.image_key)  # before the encoder loads, which takes long
-    encoder = VideoEncoder.load(
-        arguments.encoder, arguments.encoder_revision, arguments.device, image_size=arguments.image_size
-    )
-    is_folder = Path(arguments.dataset).is_dir()
-    source = {
-        "dataset": Path(arguments.dataset).name if is_folder else arguments.dataset,
-        "dataset_revision": arguments.revision,
-        "dataset_fingerprint": dataset_fingerprint(dataset),
-    }
+    encoder = VideoEncoder.load(arguments.encoder, arguments.encoder_revision, arguments.device, arguments.image_size)
     encode_dataset(
-        dataset, arguments.image_key, encoder, arguments.temporal_window, arguments.batch_size, arguments.output, source
+        dataset,
+        arguments.image_key,
+        encoder,
+        arguments.temporal_window,
+        arguments.batch_size,
+        arguments.output,
+        dataset_revision=arguments.revision,
     )

@@ -31,7 +31,7 @@ from torch.nn import functional
 from transformers import AutoConfig, VJEPA2Config, VJEPA2Model
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from world_modality.dataset import CameraFrames
+from world_modality.dataset import CameraFrames, dataset_fingerprint
 from world_modality.latents import LatentSpec, past_rows, write_latents
 from world_modality.progress import Progress
 from world_modality.provenance import package_versions
@@ -208,12 +208,12 @@ def encode_dataset(
     window: int,
     batch_size: int,
     output: str | Path,
-    source: dict[str, str | None],
+    dataset_revision: str | None = None,
 ) -> None:
     """Write the latent table of one camera of a dataset.
 
     Args:
-        source: which dataset it is: `dataset`, `dataset_revision` and `dataset_fingerprint` of `LatentSpec`.
+        dataset_revision: commit of a dataset from the hub, recorded.
 
     Raises:
         ValueError: the dataset has no such camera, is not whole, or windows of that length are not encoded whole.
@@ -221,7 +221,9 @@ def encode_dataset(
     frames = CameraFrames(dataset, image_key)
     encoder.check_window(window)
     spec = LatentSpec(
-        **source,
+        dataset=dataset.repo_id,
+        dataset_revision=dataset_revision,
+        dataset_fingerprint=dataset_fingerprint(dataset),
         **encoder.identity(),
         image_key=image_key,
         window=window,

@@ -1,5 +1,6 @@
 """V-JEPA 2 windows: what the published preprocessing gives, never across an episode, each frame decoded once."""
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,13 @@ from transformers import AutoVideoProcessor, LlamaConfig, VJEPA2Config, VJEPA2Mo
 
 from world_modality.backbones import build_small_encoder
 from world_modality.config import load_experiment
-from world_modality.dataset import CameraFrames, check_image_key
+from world_modality.dataset import CameraFrames, check_image_key, dataset_fingerprint
 from world_modality.encoder import VideoEncoder, encode_dataset, encode_episodes
 from world_modality.latents import LatentTable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LENGTHS = (1, 5, 12)
 KEY = "observation.images.image"
-SOURCE = {"dataset": "moving", "dataset_revision": None, "dataset_fingerprint": "f" * 64}
 
 
 @pytest.fixture(scope="module")
@@ -184,17 +184,39 @@ def test_windows_never_cross_episodes_and_repeat_their_first_frame(encoder, wind
 
 
 def test_a_dataset_becomes_a_table_of_its_frames(dataset, encoder, tmp_path):
-    encode_dataset(dataset, KEY, encoder, 4, 8, tmp_path / "latents.parquet", SOURCE)
+    encode_dataset(dataset, KEY, encoder, 4, 8, tmp_path / "latents.parquet")
     table = LatentTable.open(tmp_path / "latents.parquet", {**encoder.identity(), "window": 4, "image_key": KEY})
     expected = torch.cat(list(encode_episodes(encoder, (as_frames(e) for e in range(len(LENGTHS))), 4, 8)))
     assert torch.equal(table.latents, expected.half())
     assert table.first_row.tolist() == [0] + [1] * 5 + [6] * 12
+    assert table.specs[0].dataset_fingerprint == dataset_fingerprint(dataset)
 
 
 def test_the_same_dataset_gives_the_same_bytes(dataset, encoder, tmp_path):
     for name in ("a.parquet", "b.parquet"):
-        encode_dataset(dataset, KEY, encoder, 4, 8, tmp_path / name, SOURCE)
+        encode_dataset(dataset, KEY, encoder, 4, 8, tmp_path / name)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def precompute(monkeypatch, *arguments: str | Path) -> None:
+    script = REPOSITORY / "scripts" / "precompute_world_latents.py"
+    monkeypatch.setattr("sys.argv", [str(script), *map(str, arguments)])
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def test_the_program_writes_the_table_the_library_writes(dataset, folder, encoder, tmp_path, monkeypatch):
+    paths = ["--dataset", dataset.root, "--encoder", folder, "--output", tmp_path / "program.parquet"]
+    precompute(monkeypatch, *paths, "--image_key", KEY, "--batch_size", 8)
+    encode_dataset(dataset, KEY, encoder, 4, 8, tmp_path / "library.parquet")
+    assert (tmp_path / "program.parquet").read_bytes() == (tmp_path / "library.parquet").read_bytes()
+
+
+def test_the_program_refuses_an_unknown_camera_before_it_loads_an_encoder(dataset, tmp_path, monkeypatch):
+    paths = ["--dataset", dataset.root, "--encoder", tmp_path / "none", "--output", tmp_path / "latents.parquet"]
+    with pytest.raises(
+        ValueError, match=r"images\.wrist: .*valid: .*image, .*image2"
+    ):
+        precompute(monkeypatch, *paths, "--image_key", "observation.images.wrist")
 
 
 def test_each_frame_of_one_camera_is_decoded_once(dataset, monkeypatch):
