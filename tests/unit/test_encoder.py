@@ -213,9 +213,7 @@ def test_the_program_writes_the_table_the_library_writes(dataset, folder, encode
 
 def test_the_program_refuses_an_unknown_camera_before_it_loads_an_encoder(dataset, tmp_path, monkeypatch):
     paths = ["--dataset", dataset.root, "--encoder", tmp_path / "none", "--output", tmp_path / "latents.parquet"]
-    with pytest.raises(
-        ValueError, match=r"images\.wrist: .*valid: .*image, .*image2"
-    ):
+    with pytest.raises(ValueError, match=r"images\.wrist: .*valid: .*image, .*image2"):
         precompute(monkeypatch, *paths, "--image_key", "observation.images.wrist")
 
 
