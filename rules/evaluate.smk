@@ -19,13 +19,13 @@ rule evaluate_policy:
     params:
         spec=rollout_spec,
         first=first_init_state,
-        count=experiment.evaluation.block_size,
+        block_size=experiment.evaluation.block_size,
         source=source_hash("scripts/evaluate_policy.py"),
     message:
         "Evaluate option {wildcards.option} on task {wildcards.task}, block {wildcards.block}"
     shell:
         "python {SCRIPTS}/evaluate_policy.py --checkpoint {input.checkpoint} --task {wildcards.task}"
-        " --seed {wildcards.seed} --first {params.first} --count {params.count} --spec {params.spec:q}"
+        " --seed {wildcards.seed} --first {params.first} --count {params.block_size} --spec {params.spec:q}"
         " --output {output} 2>&1 | tee {log}"
 
 

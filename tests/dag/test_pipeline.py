@@ -2,7 +2,6 @@
 
 import collections
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,15 +22,11 @@ def snakemake(directory, *arguments):
 
 
 def planned(directory, *arguments, target="results/decision.txt"):
-    """Outputs a dry run would make, as a set of (rule, output)."""
-    run = snakemake(directory, "--dry-run", "--rerun-triggers", "mtime", *arguments, "--", target)
+    """Outputs Snakemake would make, as a set of (rule, output)."""
+    run = snakemake(directory, "--summary", "--rerun-triggers", "mtime", *arguments, "--", target)
     assert run.returncode == 0, run.stderr
-    blocks = re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):(.*?)(?=^$)", run.stdout, re.MULTILINE | re.DOTALL)
-    jobs = set()
-    for rule, body in blocks:
-        output = re.search(r"output: (.*)", body)
-        jobs |= {(rule, name) for name in (output.group(1).split(", ") if output else [])}
-    return jobs
+    lines = [line.split("\t") for line in run.stdout.splitlines()[1:]]
+    return {(rule, output) for output, _, rule, _, _, plan in lines if plan == "update pending"}
 
 
 def count(jobs):
