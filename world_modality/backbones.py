@@ -4,7 +4,7 @@ A small V-JEPA 2 stands in for facebook/vjepa2-*, a small SmolVLM for HuggingFac
 `from_pretrained` loads, so every later stage runs the code it runs on the published ones. A folder depends on its spec
 alone: same spec, same bytes (no paths, no times), on one machine and torch version.
 
-Non-obvious behaviors of transformers and LeRobot:
+Non-obvious behaviours of transformers and LeRobot:
 * LeRobot's SmolVLA reads only the config, the tokenizer and the processor of its VLM when `load_vlm_weights=False`;
   the policy's own seed draws the weights. So the SmolVLM folder holds no weights.
 * LeRobot's defaults (`freeze_vision_encoder`, `train_expert_only`) freeze the VLM, which would here be noise: switch

@@ -3,7 +3,7 @@
 Recording a table and acting in the simulator both go through `VideoEncoder.encode`, so a frame gives the same latent
 in both. A window is the `m` frames that end at the frame it describes.
 
-Non-obvious behaviors of transformers' V-JEPA 2:
+Non-obvious behaviours of transformers' V-JEPA 2:
 * `VJEPA2Model.forward` runs the predictor unless told `skip_predictor=True`.
 * Its video processor resizes to 256/224 of the crop and cuts the border away. Here frames are resized to the whole
   square instead: a gripper at the border stays visible.

@@ -5,7 +5,7 @@ The Parquet contract. One row per frame: `index` int64 (global, 0 … N-1), `epi
 the latents are of and how they were made. `LatentWriter` streams a table, `LatentTable.open` refuses what does not
 keep the contract or does not match what the caller expects.
 
-Non-obvious behaviors:
+Non-obvious behaviours:
 * A latent covers the `window` frames that end at its own frame, so history 4 of window 4 has seen 7 frames.
 * float16 keeps 11 bits: a dimension that varies less than that around its mean carries nothing, and `standardization`
   treats it as constant.
