@@ -5,9 +5,10 @@ Non-obvious behaviours:
 * Latents are standardised per dimension inside `Prophet`, and everything it hands out stays in those units: V-JEPA's
   mean latent dwarfs what changes from frame to frame, so raw cosines are nearly 1 whatever is predicted.
 * Prophet's head starts at zero: an untrained Prophet predicts that nothing changes, exactly the copy-last baseline.
-* The world loss compares predicted latents, not predicted changes. The cosine of changes would leave their length
-  untrained and let the noise of a still camera weigh as much as motion; and copying the last latent, the baseline that
-  matters, has no direction of change to score. As it is, one function scores both.
+* The world loss is the cosine of predicted latents, not of predicted changes, whose length it would leave untrained: on
+  held-out episodes of the embedded scale, trained on changes it stays at 0.39 beside copy-last's 0.41, trained on
+  latents it reaches 0.20. And copying the last latent, the baseline that matters, has no direction of change to score;
+  as it is, one function scores both. The length of a latent stays free: compare predictions by cosine, not by MSE.
 * `nn.TransformerEncoder` copies one layer's initial weights into all of them, so the layers are built one by one.
 """
 
