@@ -1,0 +1,199 @@
+"""The loader gives LeRobot's samples in its order; an interrupted training ends with the undisturbed weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from safetensors.torch import load_file
+
+from world_modality import train_llm_vla
+from world_modality.backbones import build_small_encoder, build_small_vlm
+from world_modality.config import load_experiment
+from world_modality.dataset import load_dataset
+from world_modality.encoder import VideoEncoder, encode_dataset
+from world_modality.loader import FrameBatches, training_batches
+from world_modality.provenance import read_json
+from world_modality.train_llm_vla import TrainInputs, train
+
+FRONT, WRIST = "observation.images.image", "observation.images.image2"
+SIZE, CHUNK, FPS = 32, 4, 20
+LENGTHS = (1, 5, 9)
+VECTORS = {"observation.state": 8, "action": 7}
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
+    config["encoder"] |= {"image_size": SIZE, "hidden_size": 48, "layers": 1}
+    config["vlm"] |= {"image_size": SIZE}
+    config["policy"] |= {"chunk_size": CHUNK, "flow_steps": 2}
+    config["evaluation"] |= {"n_action_steps": 2}
+    config["training"] |= {"steps": 7, "batch_size": 4, "warmup_steps": 1, "save_every": 2}
+    return load_experiment(config)
+
+
+@pytest.fixture(scope="module")
+def folder(experiment, tmp_path_factory):
+    """A dataset of noise in three episodes (one of a single frame), backbones, and the front camera's latents."""
+    folder = tmp_path_factory.mktemp("training")
+    image = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}
+    features = {FRONT: dict(image), WRIST: dict(image)}
+    features |= {
+        k: {"dtype": "float32", "shape": (n,), "names": [k]} for k, n in (("observation.state", 8), ("action", 7))
+    }
+    dataset = LeRobotDataset.create("local/noise", FPS, features, folder / "dataset", use_videos=False)
+    draw = np.random.default_rng(0)
+    for episode, length in enumerate(LENGTHS):
+        for _ in range(length):
+            frame = {key: draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for key in (FRONT, WRIST)}
+            frame |= {key: draw.normal(size=n).astype(np.float32) for key, n in VECTORS.items()}
+            dataset.add_frame(frame | {"task": f"task {episode % 2}"})
+        dataset.save_episode()
+    dataset.finalize()
+    build_small_encoder(experiment.encoder, folder / "encoder")
+    build_small_vlm(experiment.vlm, folder / "vlm")
+    encoder = VideoEncoder.load(folder / "encoder")
+    encode_dataset(load_dataset(folder / "dataset"), FRONT, encoder, 4, 8, folder / "front.parquet")
+    return folder
+
+
+@pytest.fixture
+def inputs(folder):
+    return TrainInputs(folder / "dataset", folder / "vlm", folder / "encoder", {"front": folder / "front.parquet"})
+
+
+# ---- loader ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_batch_is_what_lerobot_would_load(folder, cache):
+    stock = LeRobotDataset(
+        "noise", root=folder / "dataset", delta_timestamps={"action": [i / FPS for i in range(CHUNK)]}
+    )
+    batch = FrameBatches(load_dataset(folder / "dataset"), CHUNK, cache)[list(range(sum(LENGTHS)))]
+    for i in range(sum(LENGTHS)):
+        for key in ("index", "observation.state", "action", "action_is_pad", FRONT, WRIST):
+            torch.testing.assert_close(batch[key][i], stock[i][key], rtol=0, atol=1e-6, msg=f"{key} of frame {i}")
+        assert batch["task"][i] == stock[i]["task"]
+
+
+def test_going_on_from_a_step_gives_the_batches_that_were_left(folder):
+    dataset = load_dataset(folder / "dataset")
+    frames = FrameBatches(dataset, CHUNK, cache_frames=True)
+    undisturbed = training_batches(dataset, frames, seed=1, batch_size=4, step=0, workers=0)
+    indices = [next(undisturbed)["index"].tolist() for _ in range(12)]
+    for step in (0, 1, 3, 4, 7):
+        resumed = training_batches(dataset, frames, seed=1, batch_size=4, step=step, workers=0)
+        assert [next(resumed)["index"].tolist() for _ in range(12 - step)] == indices[step:]
+
+
+def test_an_epoch_sees_every_frame_once(folder):
+    dataset = load_dataset(folder / "dataset")
+    frames = FrameBatches(dataset, CHUNK, cache_frames=True)
+    batches = training_batches(dataset, frames, seed=1, batch_size=4, step=0, workers=0)
+    seen = [i for _ in range(4) for i in next(batches)["index"].tolist()]
+    assert sorted(seen) == list(range(sum(LENGTHS)))
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(experiment, inputs, tmp_path, monkeypatch):
+    spec = experiment.train_spec("E2")
+    train(spec, inputs, 0, tmp_path / "undisturbed", tmp_path / "progress_a")
+
+    update, calls = train_llm_vla.update_policy, []
+
+    def interrupted(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return update(*arguments, **keywords)
+
+    monkeypatch.setattr(train_llm_vla, "update_policy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b")
+    assert not (tmp_path / "resumed").exists()
+    train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b")
+    assert len(calls) == 6 + 7 - 4  # the state of step 4 was the last one saved
+    assert not (tmp_path / "progress_b").exists()
+
+    undisturbed, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("undisturbed", "resumed"))
+    assert undisturbed.keys() == resumed.keys()
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+    assert read_json(tmp_path / "undisturbed/training.json") == read_json(tmp_path / "resumed/training.json")
+
+
+def test_a_state_saved_under_another_spec_is_not_taken_up(experiment, inputs, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    steps = []
+    monkeypatch.setattr(train_llm_vla.Averaged, "write_to_policy", stop)
+    load = train_llm_vla._load_state
+    monkeypatch.setattr(train_llm_vla, "_load_state", lambda *a: steps.append(load(*a)) or steps[-1])
+    spec = experiment.train_spec("E0")
+    others = spec.model_copy(update={"training": spec.training.model_copy(update={"learning_rate": 1e-4})})
+    inputs = TrainInputs(inputs.dataset, inputs.vlm, None, {})
+    for changed in (spec, others, spec):
+        with pytest.raises(KeyboardInterrupt):
+            train(changed, inputs, 0, tmp_path / "checkpoint", tmp_path / "progress")
+    assert steps == [0, 0, 6]
+
+
+def test_options_that_share_a_seed_start_from_the_same_policy_and_see_the_same_noise(
+    experiment, inputs, tmp_path, monkeypatch
+):
+    first = {}
+
+    def keep(tracker, policy, batch, *_, **__):
+        draw = torch.get_rng_state()
+        weights = {n: p.detach().clone() for n, p in policy.named_parameters() if n.startswith("model.")}
+        first[policy.name] = (weights, batch["index"], draw)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_llm_vla, "update_policy", keep)
+    alone = TrainInputs(inputs.dataset, inputs.vlm, None, {})
+    for option, given in (("E0", alone), ("E2", inputs)):
+        with pytest.raises(KeyboardInterrupt):
+            train(experiment.train_spec(option), given, 3, tmp_path / option, tmp_path / "progress")
+    (weights, index, draw), (world_weights, world_index, world_draw) = first["smolvla"], first["smolvla_world"]
+    assert weights.keys() == world_weights.keys()
+    assert all(torch.equal(weights[name], world_weights[name]) for name in weights)
+    assert torch.equal(index, world_index)
+    assert torch.equal(draw, world_draw)
+
+
+def test_a_blind_option_keeps_its_blindfold_in_the_checkpoint(experiment, inputs, tmp_path):
+    train(
+        experiment.train_spec("S0"),
+        TrainInputs(inputs.dataset, inputs.vlm, None, {}),
+        0,
+        tmp_path / "S0",
+        tmp_path / "p",
+    )
+    steps = [step["registry_name"] for step in read_json(tmp_path / "S0/policy_preprocessor.json")["steps"]]
+    assert steps[0] == "blank_images"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latents": {}}, "option E2 needs the latents of"),
+        ({"latents": {"wrist": Path("x")}}, "option E2 needs the latents of"),
+        ({"encoder": None}, "--encoder is missing"),
+    ],
+)
+def test_missing_inputs_are_refused_before_anything_is_built(experiment, inputs, tmp_path, change, message):
+    fields = {name: getattr(inputs, name) for name in ("dataset", "vlm", "encoder", "latents")} | change
+    with pytest.raises(ValueError, match=message):
+        train(experiment.train_spec("E2"), TrainInputs(**fields), 0, tmp_path / "checkpoint", tmp_path / "progress")
+
+
+def test_latents_of_another_camera_are_refused(experiment, inputs, tmp_path):
+    swapped = TrainInputs(inputs.dataset, inputs.vlm, inputs.encoder, {"wrist": inputs.latents["front"]})
+    with pytest.raises(ValueError, match=r"image_key is 'observation\.images\.image', expected"):
+        train(experiment.train_spec("A"), swapped, 0, tmp_path / "checkpoint", tmp_path / "progress")
