@@ -47,7 +47,7 @@ lock: setup  ## resolve pyproject.toml again into envs/ (UPGRADE=--upgrade for n
 	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.12 \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE) --quiet \
 	  --output-file envs/requirements.lock
-	python scripts/write_conda_environment.py
+	python envs/write_conda_environment.py
 
 clean:  ## remove results, logs and Snakemake's memory of them; .venv stays
 	rm -rf results logs .snakemake
