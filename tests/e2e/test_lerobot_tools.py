@@ -64,8 +64,7 @@ def trained(tmp_path_factory) -> Path:
     build_small_encoder(experiment.encoder, folder / "encoder")
     build_small_vlm(experiment.vlm, folder / "vlm")
     dataset = _record_noise(folder / "dataset")
-    source = {"dataset": "noise", "dataset_revision": None, "dataset_fingerprint": "0"}
-    encode_dataset(dataset, FRONT, VideoEncoder.load(folder / "encoder"), 4, 16, folder / "front.parquet", source)
+    encode_dataset(dataset, FRONT, VideoEncoder.load(folder / "encoder"), 4, 16, folder / "front.parquet")
     _run(
         "lerobot-train",
         "--policy.type=smolvla_world",
