@@ -20,6 +20,7 @@ Non-obvious behaviours:
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import os
 import sys
@@ -28,9 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "egl")
-os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software rasterizer takes every core otherwise
+os.environ.setdefault("LP_NUM_THREADS", "1")  # two simulations share two cores; pixels do not depend on it
 os.environ.setdefault("LIBERO_CONFIG_PATH", str(Path(sys.prefix) / "libero"))
 
+if os.environ["MUJOCO_GL"] not in ("egl", "osmesa", "glfw"):
+    raise ImportError(f"MUJOCO_GL is {os.environ['MUJOCO_GL']!r}; valid: egl, osmesa, glfw")
 LIBERO_CONFIG = Path(os.environ["LIBERO_CONFIG_PATH"]) / "config.yaml"
 if not LIBERO_CONFIG.is_file():
     raise ImportError(f"LIBERO is not set up: {LIBERO_CONFIG} is missing; `make setup` writes it")
@@ -44,7 +47,6 @@ from lerobot.processor.env_processor import LiberoProcessorStep  # noqa: E402
 from libero.libero import get_libero_path  # noqa: E402
 from libero.libero.benchmark import Task, task_maps  # noqa: E402
 from libero.libero.envs.env_wrapper import ControlEnv  # noqa: E402
-from mujoco.gl_context import GLContext  # noqa: E402
 from numpy._core.multiarray import _reconstruct  # noqa: E402
 from robosuite.utils.errors import RandomizationError  # noqa: E402
 from robosuite.utils.observables import Observable, sensor  # noqa: E402
@@ -56,6 +58,7 @@ ACTION_DIM = 7
 STATE_DIM = 8
 SETTLE_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], dtype=np.float64)  # hold still, gripper open
 CAMERA_NAMES: dict[Camera, str] = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
+GLContext = importlib.import_module(f"mujoco.{os.environ['MUJOCO_GL']}").GLContext
 MAX_IMAGE_SIZE = 1024  # [px]
 PICKLED_TYPES = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
 
@@ -93,6 +96,10 @@ class LiberoSimulation:
 
     States and images of an episode are functions of (suite, task, render settings, seed, initial state, actions), bit
     for bit, in any process. Seeding goes through numpy's global generator.
+
+    Attributes:
+        task_description: the instruction, never empty.
+        init_state: the state (S,) the present episode began with, before it settled.
     """
 
     def __init__(self, spec: Simulation, task_id: int):
@@ -112,7 +119,7 @@ class LiberoSimulation:
         self._renderer: _Renderer | None = None
         self._wanted: Collection[Camera] = ()
         self._images: dict[Camera, np.ndarray] = {}
-        self._is_reset = False
+        self.init_state: np.ndarray | None = None
         self._libero.env.add_observable(Observable("cameras", self._camera_sensor(), sampling_rate=CONTROL_FREQUENCY))
 
     def reset(self, seed: int, init_state: np.ndarray | None = None, cameras: Collection[Camera] = ()) -> Observation:
@@ -127,13 +134,13 @@ class LiberoSimulation:
         self._wanted = ()
         self._seeded_reset(seed)
         own = self.sim_state()
+        self.init_state = own if init_state is None else _checked_state(init_state, own.size)
         settle = self.spec.settle_steps
         self._wanted = () if settle else cameras
-        raw = self._libero.set_init_state(own if init_state is None else _checked_state(init_state, own.size))
+        raw = self._libero.set_init_state(self.init_state)
         for step in range(settle):
             self._wanted = cameras if step == settle - 1 else ()
             raw, *_ = self._libero.step(SETTLE_ACTION)
-        self._is_reset = True
         return self._observation(raw)
 
     def step(self, action: np.ndarray, cameras: Collection[Camera] = ()) -> tuple[Observation, bool]:
@@ -148,7 +155,7 @@ class LiberoSimulation:
             the observation and whether the task is solved.
         """
         _check_cameras(cameras)
-        if not self._is_reset:
+        if self.init_state is None:
             raise SimulationError("step before reset")
         self._wanted = cameras
         raw, *_ = self._libero.step(_checked_action(action))

@@ -1,0 +1,20 @@
+"""Join the recordings of all tasks into one LeRobotDataset.
+
+Reads the folders of `record_demonstrations.py`; writes one LeRobotDataset folder, joined by LeRobot itself, with the
+recordings' `recording.json` merged in it. Training wants one dataset, recording one folder a task.
+"""
+
+import argparse
+from pathlib import Path
+
+from world_modality.demonstrations import aggregate_tasks
+from world_modality.provenance import atomic_path
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--parts", type=Path, nargs="+", required=True, help="recordings, in the order of the episodes")
+parser.add_argument("--output", type=Path, required=True, help="folder to write")
+
+if __name__ == "__main__":
+    arguments = parser.parse_args()
+    with atomic_path(arguments.output) as folder:
+        aggregate_tasks(arguments.parts, folder)
