@@ -11,8 +11,8 @@ Non-obvious behaviours:
   window by frame index, never by seconds.
 * LeRobot writes an episode's images to files and reads them back: failed attempts are dropped before they reach it.
 * `LeRobotDataset.create` wants a folder that does not exist, and writes its last rows in `finalize`.
-* LeRobot orders the keys of `stats.json` by string hashes, which change from process to process: they are sorted here, so
-  that a recording is the same to the byte.
+* LeRobot orders the keys of `stats.json` by string hashes, which change from process to process: they are sorted here,
+  so that a recording is the same to the byte.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import disable_progress_bars
 from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.utils import STATS_PATH
