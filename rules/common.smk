@@ -5,11 +5,11 @@ from pathlib import Path
 
 from world_modality.provenance import read_json
 
-SCRIPTS = f"{workflow.basedir}/scripts"
-
-# The rules' programs run with the Python that runs Snakemake, whether or not its environment is activated.
+# Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated. The folder
+# of the programs is no param: a repository that moves reruns nothing.
 shell.prefix(
-    f"export PATH={Path(sys.executable).parent}:$PATH OMP_WAIT_POLICY=PASSIVE; set -euo pipefail; "
+    f"export PATH={Path(sys.executable).parent}:$PATH SCRIPTS={workflow.basedir}/scripts OMP_WAIT_POLICY=PASSIVE; "
+    "set -euo pipefail; "
 )
 
 

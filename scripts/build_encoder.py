@@ -8,10 +8,10 @@ import argparse
 from pathlib import Path
 
 from world_modality.backbones import build_small_encoder, fetch_encoder
-from world_modality.config import Encoder
+from world_modality.config import Encoder, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--spec", required=True, type=Encoder.model_validate_json, help="the config's encoder (JSON)")
+parser.add_argument("--spec", required=True, type=spec_argument(Encoder), help="the config's encoder (JSON)")
 parser.add_argument("--output", required=True, type=Path, help="folder to write")
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ import argparse
 from pathlib import Path
 
 from world_modality.backbones import build_small_vlm
-from world_modality.config import Vlm
+from world_modality.config import Vlm, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--spec", required=True, type=Vlm.model_validate_json, help="the config's vlm (JSON)")
+parser.add_argument("--spec", required=True, type=spec_argument(Vlm), help="the config's vlm (JSON)")
 parser.add_argument("--output", required=True, type=Path, help="folder to write")
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ made by another checkpoint or under another protocol is refused.
 import argparse
 from pathlib import Path
 
-from world_modality.config import EvaluationSpec
+from world_modality.config import EvaluationSpec, spec_argument
 from world_modality.evaluation import collect_evaluation
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -15,7 +15,7 @@ parser.add_argument("--task", type=int, required=True, help="task id within the 
 parser.add_argument("--manifest", type=Path, required=True)
 parser.add_argument("--blocks", type=Path, nargs="+", required=True)
 parser.add_argument("--videos", type=Path, required=True, help="folder of the task's videos")
-parser.add_argument("--spec", type=EvaluationSpec.model_validate_json, required=True, help="what was asked for (JSON)")
+parser.add_argument("--spec", type=spec_argument(EvaluationSpec), required=True, help="what was asked for (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 
 if __name__ == "__main__":

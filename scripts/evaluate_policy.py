@@ -7,7 +7,7 @@ the task and the initial state alone, so blocks may run anywhere and in any orde
 import argparse
 from pathlib import Path
 
-from world_modality.config import RolloutSpec
+from world_modality.config import RolloutSpec, spec_argument
 from world_modality.rollout import evaluate_block
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -16,7 +16,7 @@ parser.add_argument("--task", type=int, required=True, help="task id within the 
 parser.add_argument("--seed", type=int, required=True, help="training seed of the checkpoint, recorded")
 parser.add_argument("--first", type=int, required=True, help="first initial state of the block")
 parser.add_argument("--count", type=int, required=True, help="initial states in the block")
-parser.add_argument("--spec", type=RolloutSpec.model_validate_json, required=True, help="protocol and option (JSON)")
+parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 
 if __name__ == "__main__":

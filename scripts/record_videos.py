@@ -7,7 +7,7 @@ more, and must end as they did when they were evaluated.
 import argparse
 from pathlib import Path
 
-from world_modality.config import RolloutSpec
+from world_modality.config import RolloutSpec, spec_argument
 from world_modality.rollout import record_videos
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -15,7 +15,7 @@ parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint o
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
 parser.add_argument("--blocks", type=Path, nargs="+", required=True, help="that seed's blocks of rollouts")
 parser.add_argument("--size", type=int, required=True, help="side of the square video [px]")
-parser.add_argument("--spec", type=RolloutSpec.model_validate_json, required=True, help="protocol and option (JSON)")
+parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ part of its rule's params, so editing any other key reruns nothing.
 
 from __future__ import annotations
 
+import argparse
 import difflib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -182,8 +185,8 @@ class Policy(_Section):
         return self
 
 
-class Training(_Section):
-    """One hyperparameter block for every option."""
+class Hyperparameters(_Section):
+    """How a checkpoint is trained; one block for every option."""
 
     steps: PositiveInt = Field(description="optimizer updates [steps]")
     batch_size: PositiveInt = Field(description="samples per update")
@@ -195,7 +198,6 @@ class Training(_Section):
     ema_decay: float = Field(
         ge=0, lt=1, description="decay of the averaged weights that are saved; 0: the last weights"
     )
-    seeds: Naturals = Field(description="one checkpoint per option and seed (model, data order and flow noise)")
     save_every: PositiveInt = Field(description="updates between two saved training states [steps]")
     cache_frames: bool = Field(description="keep every decoded image in memory (where they fit)")
     loader_workers: int = Field(ge=0, description="processes that load batches beside the training")
@@ -207,6 +209,12 @@ class Training(_Section):
         if self.final_learning_rate > self.learning_rate:
             raise ValueError("final_learning_rate is above learning_rate")
         return self
+
+
+class Training(Hyperparameters):
+    """The hyperparameters, and how many checkpoints of each option are trained with them."""
+
+    seeds: Naturals = Field(description="one checkpoint per option and seed (model, data order and flow noise)")
 
 
 class Evaluation(_Section):
@@ -394,7 +402,7 @@ class Experiment(_Section):
             world=self.world if option.cameras else None,
             vlm=self.vlm,
             policy=self.policy,
-            training=self.training.model_copy(update={"seeds": []}),
+            training=Hyperparameters.model_validate(self.training.model_dump(exclude={"seeds"})),
             n_action_steps=self.evaluation.n_action_steps,
         )
 
@@ -449,7 +457,7 @@ class TrainSpec(_Section):
     world: World | None
     vlm: Vlm
     policy: Policy
-    training: Training
+    training: Hyperparameters
     n_action_steps: int
 
 
@@ -502,6 +510,24 @@ def load_experiment(config: dict[str, Any]) -> Experiment:
         return Experiment.model_validate(config)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(e, config) for e in error.errors())) from None
+
+
+def spec_argument(model: type[_Section]) -> Callable[[str], _Section]:
+    """An argparse type: a spec given as JSON, or as the path of a JSON file."""
+
+    def parse(text: str) -> _Section:
+        if not text.lstrip().startswith("{"):
+            text = Path(text).read_text(encoding="utf-8")
+        try:
+            return model.model_validate_json(text)
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError("; ".join(_describe(e) for e in error.errors())) from None
+
+    return parse
+
+
+def _describe(error: Any) -> str:
+    return f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
 
 
 def _explain(error: dict[str, Any], config: dict[str, Any]) -> str:

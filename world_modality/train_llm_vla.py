@@ -44,7 +44,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
-from world_modality.config import TrainSpec
+from world_modality.config import TrainSpec, spec_argument
 from world_modality.dataset import check_image_key, dataset_fingerprint, load_dataset
 from world_modality.latents import LatentTable, join_tables
 from world_modality.loader import FrameBatches, training_batches
@@ -312,7 +312,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--latents", type=_camera_path, nargs="*", default=[], metavar="CAMERA=PATH")
     parser.add_argument("--image_key", nargs="*", default=[], help="image key of each camera of the world latents")
     parser.add_argument("--wrist_image_key", default="observation.images.image2", help="image key of the wrist camera")
-    parser.add_argument("--spec", type=TrainSpec.model_validate_json, required=True, help="the option's spec (JSON)")
+    parser.add_argument("--spec", type=spec_argument(TrainSpec), required=True, help="the option's spec (JSON)")
     parser.add_argument("--seed", type=int, required=True, help="seeds the weights, the data order and the flow noise")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--training_dir", type=Path, required=True, help="folder of the training in progress")

@@ -1,0 +1,35 @@
+"""Print the spec that a rule hands to its program, to run the program by hand.
+
+Reads the merged config; writes JSON to the standard output:
+
+    python -m world_modality.train_llm_vla --spec "$(python scripts/print_spec.py train E2)" ...
+"""
+
+import argparse
+from pathlib import Path
+
+import yaml
+from snakemake.utils import update_config
+
+from world_modality.config import Experiment, load_experiment
+
+SPECS = {
+    "record": lambda experiment, _: experiment.record_spec(),
+    "train": Experiment.train_spec,
+    "rollout": Experiment.rollout_spec,
+    "evaluation": Experiment.evaluation_spec,
+    "decision": lambda experiment, _: experiment.decision_spec(),
+}
+CONFIG = Path(__file__).parent.parent / "config.yaml"
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("stage", choices=SPECS)
+parser.add_argument("option", nargs="?", help="an option of the table, where the stage is an option's")
+parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="overlays of config.yaml, in order")
+
+if __name__ == "__main__":
+    arguments = parser.parse_args()
+    config = yaml.safe_load(CONFIG.read_text())
+    for overlay in arguments.configfile:
+        update_config(config, yaml.safe_load(overlay.read_text()))
+    print(SPECS[arguments.stage](load_experiment(config), arguments.option).model_dump_json())
