@@ -61,7 +61,7 @@ def test_every_filmed_episode_has_a_video(smoke):
 def test_benchmark_states_are_never_trained_on(smoke):
     recorded = {
         state
-        for path in (smoke / "results/demonstrations").glob("task_*/meta/recording.json")
+        for path in (smoke / "results/demonstrations").glob("task_*/recording.json")
         for state in re.findall(r"[0-9a-f]{64}", path.read_text())
     }
     evaluated = {e["init_state_sha256"] for e in read_json(smoke / "results/eval_E0_0.json")["episodes"]}
