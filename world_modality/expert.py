@@ -1,12 +1,12 @@
-"""A scripted expert for libero_spatial, which looks at the simulator's state: bowl by its rim, lift, carry, lower, open.
+"""A scripted expert for libero_spatial: take the bowl by its rim, lift, carry, lower, open.
 
-The script is data: `PHASES` says where the gripper goes, and `GRASPS` which tasks need another grasp. The actions are a
-deterministic function of the simulator's state.
+It looks at the simulator's state, not at images. The script is data: `PHASES` says where the gripper goes, and `GRASPS`
+which tasks need another grasp. Nothing in it is random.
 
 Non-obvious behaviours:
 
-* The rotation actions are exactly 0 wherever the gripper need not turn: the controller gives its orientation goal up for any
-  other value, however small, and the wrist drifts. A policy trained on these actions has to give back exact zeros, too.
+* The rotation actions are exactly 0 wherever the gripper need not turn: the controller gives its orientation goal up
+  for any other value, however small, and the wrist drifts. A policy trained on these actions must give exact zeros.
 * A commanded translation of 1 is a goal 5 cm away, so a gain of 20 per metre asks for exactly the distance left.
 * The bowl's place is read once, as a phase begins: it moves as soon as it is touched.
 * LIBERO calls the task solved when the bowl touches the plate near its middle, often before the gripper opens.
@@ -29,20 +29,20 @@ TRANSLATION_GAIN = 20.0  # [1/m]
 ROTATION_GAIN = 2.0  # [1/rad]: a commanded rotation of 1 is a goal 0.5 rad away
 YAW_TOLERANCE = 0.05  # [rad]
 RIM_RADIUS = 0.05  # [m]
+HOLDING_DISTANCE = 0.09  # between fingertips and bowl: farther away, it is not in the gripper [m]
+STANDING_STILL = 1e-3  # [m per step]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Go to a place `height` above an anchor, with the gripper open or closed."""
+    """Go to a place `height` above an anchor, with the gripper open or closed, until near it or standing still."""
 
-    anchor: Literal[
-        "bowl", "grip", "plate"
-    ]  # bowl: its rim; grip: where the phase began; plate: the bowl over its middle
+    # bowl: the grasped point of its rim; plate: where the bowl would stand in its middle; grip: where the phase began
+    anchor: Literal["bowl", "plate", "grip"]
     height: float  # [m]
     gripper: float
-    tolerance: float = np.inf  # distance at which the next phase begins [m]
-    min_steps: int = 0
-    max_steps: int = 60
+    tolerance: float = 0.0  # distance at which the next phase begins [m]
+    min_steps: int = 5
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,19 @@ PHASES = (
     Phase("grip", 0.0, CLOSED, min_steps=13),
     Phase("grip", 0.15, CLOSED, tolerance=0.02),
     Phase("plate", 0.12, CLOSED, tolerance=0.015),
-    Phase("plate", 0.02, CLOSED, tolerance=0.01),
-    Phase("plate", 0.02, OPEN, min_steps=10),
+    Phase("plate", 0.0, CLOSED, tolerance=0.01),
+    Phase("grip", 0.0, OPEN, min_steps=10),
     Phase("grip", 0.10, OPEN, tolerance=0.02),
 )
-GRASPS = {}
+GRASPS = {
+    4: Grasp(
+        angle=np.deg2rad(15), yaw=np.deg2rad(105)
+    ),  # the drawer's sides leave room for the fingers lengthwise only
+}
 
 
 class ScriptedExpert:
-    """Plays `PHASES` from the first to the last, and again, for one episode of a simulation that has just been reset."""
+    """Plays `PHASES` in turn in an episode that has just been reset, and begins again where the bowl is not held."""
 
     def __init__(self, simulation: LiberoSimulation):
         self._simulation = simulation
@@ -77,32 +81,37 @@ class ScriptedExpert:
         self._begin(0)
 
     def action(self) -> np.ndarray:
-        """The action (7,) float32 in [-1, 1] for the simulation's present state."""
-        phase = PHASES[self._phase]
-        error = self._target - self._simulation.grip_position()
-        done = np.linalg.norm(error) < phase.tolerance and self._steps >= phase.min_steps and self._yaw_error() == 0
-        if done or self._steps >= phase.max_steps:
+        """The action (7,) float32 in [-1, 1] for the simulation's present state, which is then to be taken."""
+        if self._is_over():
             self._begin((self._phase + 1) % len(PHASES))
-            return self.action()
         self._steps += 1
+        self._last_grip = self._simulation.grip_position()
         action = np.zeros(ACTION_DIM)
-        action[:3] = TRANSLATION_GAIN * error
+        action[:3] = TRANSLATION_GAIN * (self._target - self._last_grip)
         action[5] = ROTATION_GAIN * self._yaw_error()
-        action[6] = phase.gripper
+        action[6] = PHASES[self._phase].gripper
         return np.clip(action, -1, 1).astype(np.float32)
 
     def _begin(self, phase: int) -> None:
-        self._phase, self._steps = phase, 0
-        self._target = self._anchor(PHASES[phase].anchor) + [0, 0, PHASES[phase].height]
-
-    def _anchor(self, anchor: str) -> np.ndarray:
         grip, bowl = self._simulation.grip_position(), self._simulation.body_position(BOWL)
-        if anchor == "bowl":
-            rim = [np.cos(self._grasp.angle), np.sin(self._grasp.angle)]
-            return bowl + [*np.multiply(RIM_RADIUS, rim), self._grasp.height]
-        if anchor == "plate":
-            return self._simulation.body_position(PLATE) + (grip - bowl)
-        return grip
+        if PHASES[phase].anchor == "plate" and np.linalg.norm(grip - bowl) > HOLDING_DISTANCE:
+            phase = 0
+        self._phase, self._steps = phase, 0
+        rim = RIM_RADIUS * np.array([np.cos(self._grasp.angle), np.sin(self._grasp.angle)])
+        anchors = {
+            "bowl": bowl + [*rim, self._grasp.height],
+            "plate": self._simulation.body_position(PLATE) + grip - bowl,
+            "grip": grip,
+        }
+        self._target = anchors[PHASES[phase].anchor] + [0, 0, PHASES[phase].height]
+
+    def _is_over(self) -> bool:
+        phase, grip = PHASES[self._phase], self._simulation.grip_position()
+        if self._yaw_error() != 0:
+            return False
+        near = np.linalg.norm(self._target - grip) < phase.tolerance
+        still = self._steps >= phase.min_steps and np.linalg.norm(grip - self._last_grip) < STANDING_STILL
+        return near or still
 
     def _yaw_error(self) -> float:
         """Turn that is left [rad], counted as none within the tolerance."""
