@@ -65,9 +65,7 @@ PHASES = (
     Phase("grip", 0.10, OPEN, tolerance=0.02),
 )
 GRASPS = {
-    4: Grasp(
-        angle=np.deg2rad(15), yaw=np.deg2rad(105)
-    ),  # the drawer's sides leave room for the fingers lengthwise only
+    4: Grasp(angle=np.deg2rad(15), yaw=np.deg2rad(105)),  # in a drawer, between its sides
 }
 
 

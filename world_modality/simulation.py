@@ -164,6 +164,8 @@ class LiberoSimulation:
     def render(self, camera: Camera, size: int) -> np.ndarray:
         """Take a picture of the present moment, for videos: (size, size, 3) uint8. Physics does not notice."""
         _check_cameras([camera])
+        if not 0 < size <= MAX_IMAGE_SIZE:
+            raise SimulationError(f"an image's side is 1 to {MAX_IMAGE_SIZE} px, not {size}")
         return self._draw(camera, size)
 
     def sim_state(self) -> np.ndarray:

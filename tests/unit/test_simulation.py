@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from lerobot.envs.libero import LiberoEnv, _get_suite
 from lerobot.processor.env_processor import LiberoProcessorStep
 
 from world_modality import simulation as sim_module
@@ -63,6 +62,8 @@ def test_an_episode_is_the_same_after_other_episodes_and_in_another_process(simu
 
 
 def test_an_episode_is_the_one_lerobots_own_environment_runs(init_states):
+    from lerobot.envs.libero import LiberoEnv, _get_suite  # only now: it needs the environment variables set above
+
     reference = LiberoEnv(
         _get_suite("libero_spatial"),
         0,
@@ -188,6 +189,7 @@ def test_nothing_but_arrays_is_unpickled(tmp_path, monkeypatch):
         (lambda s: s.step(np.zeros(6)), "an action is 7 finite numbers"),
         (lambda s: s.step([0, 0, np.nan, 0, 0, 0, 0]), "an action is 7 finite numbers"),
         (lambda s: s.step(np.zeros(7), ["side"]), "no camera 'side'; valid: front, wrist"),
+        (lambda s: s.render("front", 4096), "an image's side is 1 to 1024 px, not 4096"),
         (lambda s: s.reset(1, cameras=["left"]), "no camera 'left'; valid: front, wrist"),
         (lambda s: s.reset(1, np.zeros(3)), "an initial state of this task is 92 finite numbers"),
         (lambda s: s.reset(1, np.full(92, np.inf)), "an initial state of this task is 92 finite numbers"),
