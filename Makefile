@@ -20,7 +20,7 @@ setup:  ## system packages, .venv with the locked versions, LIBERO's assets
 	@bash envs/setup.sh
 
 decision: setup  ## the whole experiment, ending in results/decision.txt
-	@snakemake results/decision.txt
+	@snakemake --quiet host reason -- results/decision.txt
 	@printf '\n'; cat results/decision.txt
 
 test: setup  ## lint, then every test, tier by tier; TIERS="unit" for some of them

@@ -8,7 +8,7 @@ from world_modality.provenance import read_json
 # Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated. The folder
 # of the programs is no param: a repository that moves reruns nothing.
 shell.prefix(
-    f"export PATH={Path(sys.executable).parent}:$PATH SCRIPTS={workflow.basedir}/scripts OMP_WAIT_POLICY=PASSIVE; "
+    f"export PATH={Path(sys.executable).parent}:$PATH SCRIPTS={workflow.basedir}/scripts OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; "
     "set -euo pipefail; "
 )
 
