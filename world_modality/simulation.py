@@ -13,6 +13,8 @@ Non-obvious behaviours:
 * Raw camera images are rotated by 180 degrees, here and nowhere else (LeRobot's LiberoProcessorStep does the same).
 * Pixels depend on the render settings (`Simulation.render`), so training and evaluation must share them.
 * LIBERO's own `reset()` wrapper swallows every exception and tries again for ever: the environment inside it is used.
+* Each `reset()` of a task with an open drawer adds one more sampler of the drawer's opening to LIBERO's list, so that
+  what a seed draws depends on how many episodes came before: the list is emptied first.
 * LIBERO asks a question on stdin where it finds no config, and robosuite chooses its OpenGL at import: hence the
   environment variables above the imports.
 """
@@ -200,6 +202,7 @@ class LiberoSimulation:
         self._libero.seed(seed)
         while True:
             try:
+                self._libero.env.object_property_initializers.clear()
                 self._libero.env.reset()
                 return
             except RandomizationError:  # no free place for an object: draw again, as LIBERO does

@@ -160,6 +160,15 @@ def test_seeds_draw_different_episodes(simulation):
     assert init_state_sha256(simulation.init_state) != first
 
 
+def test_what_a_seed_draws_does_not_depend_on_the_episodes_before():
+    with LiberoSimulation(SPEC, 4) as drawer:  # LIBERO's drawer draws once more after every reset
+        draws = []
+        for _ in range(3):
+            drawer.reset(6)
+            draws.append((*drawer.init_state, *drawer.body_position("wooden_cabinet_1_main")))
+    assert draws[0] == draws[1] == draws[2]
+
+
 def test_the_wrist_holds_its_orientation_while_the_rotation_actions_are_zero(simulation):
     before = simulation.reset(1).state[3:6]
     for _ in range(10):
