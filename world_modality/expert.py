@@ -42,7 +42,7 @@ class Phase:
     height: float  # [m]
     gripper: float
     tolerance: float = 0.0  # distance at which the next phase begins [m]
-    min_steps: int = 5
+    min_steps: int | None = 5  # before standing still counts; None: as long as the grasp squeezes [steps]
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,13 @@ class Grasp:
     angle: float = np.pi / 2  # of the rim's point, seen from the bowl's middle, from the world's x axis [rad]
     yaw: float = 0.0  # turn of the gripper from its starting pose about the vertical [rad]
     height: float = 0.035  # of the fingertips above the bowl's origin [m]
+    squeeze: int = 13  # while the fingers close [steps]
 
 
 PHASES = (
     Phase("bowl", 0.10, OPEN, tolerance=0.02),
     Phase("bowl", 0.0, OPEN, tolerance=0.006),
-    Phase("grip", 0.0, CLOSED, min_steps=13),
+    Phase("grip", 0.0, CLOSED, min_steps=None),
     Phase("grip", 0.15, CLOSED, tolerance=0.02),
     Phase("plate", 0.12, CLOSED, tolerance=0.015),
     Phase("plate", 0.0, CLOSED, tolerance=0.01),
@@ -65,7 +66,7 @@ PHASES = (
     Phase("grip", 0.10, OPEN, tolerance=0.02),
 )
 GRASPS = {
-    4: Grasp(angle=np.deg2rad(15), yaw=np.deg2rad(105)),  # in a drawer, between its sides
+    4: Grasp(angle=np.deg2rad(15), yaw=np.deg2rad(105), squeeze=18),  # in a drawer, between its sides
 }
 
 
@@ -73,6 +74,8 @@ class ScriptedExpert:
     """Plays `PHASES` in turn in an episode that has just been reset, and begins again where the bowl is not held."""
 
     def __init__(self, simulation: LiberoSimulation):
+        if simulation.spec.suite != SUITE:
+            raise ValueError(f"the scripted expert knows {SUITE}, not {simulation.spec.suite}")
         self._simulation = simulation
         self._grasp = GRASPS.get(simulation.task_id, Grasp())
         self._start_yaw = _yaw(simulation.grip_rotation())
@@ -108,11 +111,14 @@ class ScriptedExpert:
         if self._yaw_error() != 0:
             return False
         near = np.linalg.norm(self._target - grip) < phase.tolerance
-        still = self._steps >= phase.min_steps and np.linalg.norm(grip - self._last_grip) < STANDING_STILL
+        min_steps = self._grasp.squeeze if phase.min_steps is None else phase.min_steps
+        still = self._steps >= min_steps and np.linalg.norm(grip - self._last_grip) < STANDING_STILL
         return near or still
 
     def _yaw_error(self) -> float:
-        """Turn that is left [rad], counted as none within the tolerance."""
+        """Turn that is left [rad], counted as none within the tolerance and for a grasp that needs none."""
+        if self._grasp.yaw == 0:
+            return 0.0
         error = self._start_yaw + self._grasp.yaw - _yaw(self._simulation.grip_rotation())
         error = (error + np.pi) % (2 * np.pi) - np.pi
         return 0.0 if abs(error) < YAW_TOLERANCE else error
