@@ -19,8 +19,8 @@ help:  ## this list
 setup:  ## system packages, .venv with the locked versions, LIBERO's assets
 	@bash envs/setup.sh
 
-decision: setup  ## the whole experiment, ending in results/decision.txt
-	@snakemake --quiet host reason -- results/decision.txt
+decision: setup  ## the whole experiment, ending in results/decision.txt and its figures
+	@snakemake --quiet host reason -- all
 	@printf '\n'; cat results/decision.txt
 
 test: setup  ## lint, then every test, tier by tier; TIERS="unit" for some of them

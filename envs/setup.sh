@@ -99,7 +99,8 @@ complete_system_python() {  # PYTHON: Debian and Ubuntu ship ensurepip and libpy
 }
 
 make_venv() {
-  is_python312 "$venv/bin/python" && [[ ! -e $installing ]] && return
+  # A moved or copied checkout brings an environment whose programs name the place it came from.
+  is_python312 "$venv/bin/python" && [[ ! -e $installing ]] && grep -qF "$venv" "$venv/bin/activate" && return
   local python
   python=$(find_python) || { install_python && python=$(find_python); } || fail "Python 3.12 was installed but is not found"
   complete_system_python "$python"
@@ -134,7 +135,7 @@ install_python_packages() {
   touch "$installing"
   install_uv
   # No build isolation: what builds the few source packages is locked and hashed as well.
-  logged "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes --no-build-isolation "$lock"
+  logged "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes --no-build-isolation --compile-bytecode "$lock"
   logged "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
   rm "$installing"
 }

@@ -403,7 +403,6 @@ class Experiment(_Section):
             vlm=self.vlm,
             policy=self.policy,
             training=Hyperparameters.model_validate(self.training.model_dump(exclude={"seeds"})),
-            n_action_steps=self.evaluation.n_action_steps,
         )
 
     def rollout_spec(self, name: str) -> RolloutSpec:
@@ -458,7 +457,6 @@ class TrainSpec(_Section):
     vlm: Vlm
     policy: Policy
     training: Hyperparameters
-    n_action_steps: int
 
 
 class EvalProtocol(_Section):

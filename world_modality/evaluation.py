@@ -10,8 +10,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from world_modality.config import LIBERO_SUITE_SIZES, EvaluationSpec
-from world_modality.provenance import package_versions, read_json, text_sha256, write_json
+from world_modality.config import LIBERO_SUITE_SIZES, EvaluationSpec, RolloutSpec
+from world_modality.provenance import read_json, text_sha256, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def collect_evaluation(
     hashes = {int(seed): checkpoint["weights_sha256"] for seed, checkpoint in trained["seeds"].items()}
     rows = [row for row in read_rows(blocks) if row["init_state_id"] < spec.episodes]
     for row in rows:
-        _check_row(row, rollout, task_id, hashes)
+        _check_row(row, rollout, task_id, hashes, rows[0]["versions"])
     episodes = [episode_of(row) for row in rows]
     wanted = [(seed, init_state) for seed in sorted(hashes) for init_state in range(spec.episodes)]
     if [(e.train_seed, e.init_state_id) for e in episodes] != wanted:
@@ -109,7 +109,7 @@ def collect_evaluation(
         "suite_tasks": LIBERO_SUITE_SIZES[protocol.simulation.suite],
         "task": {"id": task_id, "description": rows[0]["instruction"]},
         "option": {"name": rollout.option, "label": spec.label},
-        "protocol": protocol.model_dump(mode="json") | {"versions": _versions()},
+        "protocol": protocol.model_dump(mode="json") | {"versions": rows[0]["versions"]},
         "rollout": {"memory": rollout.memory, "images": rollout.images, "world_cameras": list(rollout.world_cameras)},
         "checkpoint": {
             "option": rollout.option,
@@ -123,18 +123,15 @@ def collect_evaluation(
     write_json(output, evaluation)
 
 
-def _check_row(row: dict, rollout, task_id: int, hashes: dict[int, str]) -> None:
+def _check_row(row: dict, rollout: RolloutSpec, task_id: int, hashes: dict[int, str], versions: dict) -> None:
     expected = {
         "option": rollout.option,
         "task": task_id,
         "checkpoint_sha256": hashes.get(row["train_seed"]),
         "protocol_sha256": text_sha256(rollout.protocol.model_dump_json()),
+        "versions": versions,
     }
     for key, value in expected.items():
         if row[key] != value:
             where = f"{rollout.option}, task {task_id}, init state {row['init_state_id']}"
             raise ValueError(f"{where}: the rollout's {key} is {row[key]}, expected {value}")
-
-
-def _versions() -> dict[str, str]:
-    return package_versions("lerobot", "hf-libero", "robosuite", "mujoco", "torch")

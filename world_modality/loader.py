@@ -95,6 +95,7 @@ def training_batches(
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # else every epoch draws from the stream of the flow noise, but not on resume
     )
     while True:
         yield from batches

@@ -22,8 +22,13 @@ def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
         if sha256 != record["weights_sha256"]:
             raise ValueError(f"{folder}/model.safetensors: sha256 {sha256}, expected {record['weights_sha256']}")
         records[str(record["seed"])] = record
-    training = next(iter(records.values()))["spec"]["training"]
-    budget = {"steps": training["steps"], "samples": training["steps"] * training["batch_size"]}
+    budgets = {
+        seed: record["spec"]["training"] | {"dataset": record["inputs"]["dataset"]} for seed, record in records.items()
+    }
+    budget = next(iter(budgets.values()))
+    for seed, other in budgets.items():
+        if other != budget:
+            raise ValueError(f"{option}: seed {seed} was trained with {other}, another with {budget}")
     seeds = {
         seed: {
             "weights_sha256": record["weights_sha256"],
@@ -33,4 +38,4 @@ def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
         }
         for seed, record in records.items()
     }
-    write_json(output, {"option": option, "training_budget": budget, "seeds": seeds})
+    write_json(output, {"option": option, "training_budget": budgets[0], "seeds": seeds})

@@ -1,8 +1,8 @@
 """What an artifact was made from, and how it comes into being whole or not at all.
 
 `source_hash` answers "would this program still make the same artifact?": it hashes the syntax trees of an entry point
-and of every first-party module it imports, directly or not, without comments and docstrings. `config` and `provenance`
-are left out: what an artifact takes from the config reaches its rule's params through its spec.
+and of every first-party module it imports, directly or not, without comments and docstrings. `config`, `provenance` and
+`progress` are left out: what an artifact takes from the config reaches its rule's params through its spec.
 
 Light (no torch): the Snakefile imports it.
 """
@@ -26,7 +26,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIRST_PARTY = ("world_modality", "lerobot_policy_world_modality")
-NOT_HASHED = ("world_modality.config", "world_modality.provenance")
+NOT_HASHED = ("world_modality.config", "world_modality.provenance", "world_modality.progress")
 
 
 @contextlib.contextmanager

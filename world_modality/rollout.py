@@ -36,15 +36,14 @@ from world_modality.evaluation import (
     read_rows,
 )
 from world_modality.progress import Progress
-from world_modality.provenance import atomic_path, file_sha256, text_sha256
+from world_modality.provenance import atomic_path, file_sha256, package_versions, text_sha256
 from world_modality.simulation import (
+    CONTROL_FREQUENCY,
     LiberoSimulation,
     Observation,
     benchmark_init_states,
     init_state_sha256,
 )
-
-VIDEO_FPS = 20  # control steps a second in LIBERO
 
 
 class Pilot:
@@ -88,9 +87,8 @@ class Pilot:
         return sorted(self.camera_of[key] for key in self._world_keys() if steps_to_chunk < self._world_frames())
 
     def observe(self, observation: Observation, task: str) -> None:
-        """See a step between two chunks: only the world modality keeps it."""
-        if self._world_keys() and observation.images:
-            self.policy.observe_world(self._batch(observation, task))
+        """See a step between two chunks whose images only the world modality uses."""
+        self.policy.observe_world(self._batch(observation, task))
 
     @torch.no_grad()
     def act(self, observation: Observation, task: str, seed: int) -> np.ndarray:
@@ -168,6 +166,7 @@ def evaluate_block(
         "task": task_id,
         "checkpoint_sha256": pilot.checkpoint_sha256,
         "protocol_sha256": text_sha256(spec.protocol.model_dump_json()),
+        "versions": package_versions("lerobot", "hf-libero", "robosuite", "mujoco", "torch"),
     }
     progress = Progress(f"evaluate {spec.option} task {task_id}", len(block), every=0)
     lines, successes = [], 0
@@ -237,4 +236,4 @@ def record_videos(
             )
             if again != episode:
                 raise RuntimeError(f"{spec.option}, task {task_id}: filmed {again}, but evaluated {episode}")
-            imageio.mimwrite(temporary / name, frames, fps=VIDEO_FPS, macro_block_size=1)
+            imageio.mimwrite(temporary / name, frames, fps=CONTROL_FREQUENCY, macro_block_size=1)

@@ -22,8 +22,10 @@ Non-obvious behaviours:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -46,10 +48,19 @@ from lerobot_policy_world_modality.modeling_smolvla_world import world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality.config import TrainSpec, spec_argument
 from world_modality.dataset import check_image_key, dataset_fingerprint, load_dataset
+from world_modality.encoder import VideoEncoder
 from world_modality.latents import LatentTable, join_tables
 from world_modality.loader import FrameBatches, training_batches
 from world_modality.progress import Progress
-from world_modality.provenance import atomic_path, file_sha256, package_versions, text_sha256, tree_sha256, write_json
+from world_modality.provenance import (
+    atomic_path,
+    file_sha256,
+    package_versions,
+    source_hash,
+    text_sha256,
+    tree_sha256,
+    write_json,
+)
 
 METRIC_BATCHES = 8  # batches on which a finished training is measured
 
@@ -68,7 +79,7 @@ class Averaged:
     """Exponential moving average of a policy's trainable weights."""
 
     def __init__(self, policy: torch.nn.Module, decay: float):
-        self.names, self.live = zip(*((n, p) for n, p in policy.named_parameters() if p.requires_grad), strict=True)
+        self.live = [p for p in policy.parameters() if p.requires_grad]
         self.mean = [p.detach().clone() for p in self.live]
         self._average = get_ema_multi_avg_fn(decay)
 
@@ -105,7 +116,8 @@ def train(spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, trainin
     frames = FrameBatches(dataset, run.policy.chunk_size, spec.training.cache_frames)
 
     made_from = _made_from(spec, inputs, dataset, seed)
-    state = training_dir / text_sha256(json.dumps(made_from, sort_keys=True))[:16] / "state.pt"
+    key = json.dumps([made_from, source_hash("world_modality/train_llm_vla.py")], sort_keys=True)
+    state = training_dir / text_sha256(key)[:16] / "state.pt"
     set_seed(seed)
     _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state)
     metrics = measure(policy, preprocessor, frames, spec.training.batch_size, seed)
@@ -116,7 +128,9 @@ def train(spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, trainin
         postprocessor.save_pretrained(folder)
         weights_sha256 = file_sha256(folder / "model.safetensors")
         write_json(folder / "training.json", made_from | {"weights_sha256": weights_sha256, "metrics": metrics})
-    shutil.rmtree(training_dir, ignore_errors=True)
+    shutil.rmtree(state.parent, ignore_errors=True)
+    with contextlib.suppress(OSError):  # states of other specs may lie beside it
+        training_dir.rmdir()
 
 
 def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state) -> None:
@@ -126,7 +140,8 @@ def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state) -> 
     averaged = Averaged(policy, options.ema_decay)
     step = _load_state(state, policy, averaged, optimizer, scheduler)
     accelerator = Accelerator(cpu=spec.device == "cpu")
-    meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s")}
+    # LeRobot's update fills in the last one wherever it sees a GPU, used or not.
+    meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")}
     tracker = MetricsTracker(
         options.batch_size, len(dataset), dataset.num_episodes, meters, initial_step=step, accelerator=accelerator
     )
@@ -139,7 +154,7 @@ def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state) -> 
         )
         averaged.update()
         step += 1
-        if not torch.isfinite(torch.tensor(tracker.loss.val)):
+        if not math.isfinite(tracker.loss.val):
             raise FloatingPointError(f"{spec.option}: the loss of step {step} is {tracker.loss.val}")
         progress.update(step, f"loss {tracker.loss.val:.3f}")
         if step % options.save_every == 0 and step < options.steps:
@@ -187,7 +202,8 @@ def measure(policy, preprocessor, frames: FrameBatches, batch_size: int, seed: i
     policy.eval()
     count = min(len(frames), METRIC_BATCHES * batch_size)
     chosen = torch.linspace(0, len(frames) - 1, count).long().tolist()
-    batches = [preprocessor(frames[chosen[i : i + batch_size]]) for i in range(0, count, batch_size)]
+    stride = -(-count // batch_size)  # every batch spans the dataset
+    batches = [preprocessor(frames[chosen[i::stride]]) for i in range(stride)]
     sums: dict[str, float] = {}
     for batch in batches:
         _, values = policy.forward(batch)
@@ -214,7 +230,9 @@ def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset)
         return None
     if inputs.encoder is None:
         raise ValueError(f"option {spec.option} encodes its camera at rollout: --encoder is missing")
+    encoder = VideoEncoder.load(inputs.encoder).identity()
     same = {"dataset_fingerprint": dataset_fingerprint(dataset), "window": spec.world.window}
+    same["encoder_sha256"] = encoder["encoder_sha256"]
     return join_tables(
         [
             LatentTable.open(inputs.latents[camera], expect=same | {"image_key": spec.image_keys[camera]})
@@ -255,7 +273,7 @@ def _policy_config(spec: TrainSpec, inputs: TrainInputs, latents: LatentTable | 
         "expert_width_multiplier": policy.expert_width,
         "num_vlm_layers": spec.vlm.layers,
         "chunk_size": policy.chunk_size,
-        "n_action_steps": spec.n_action_steps,
+        "n_action_steps": policy.chunk_size,  # how many are executed is the evaluation's to say
         "num_steps": policy.flow_steps,
         "optimizer_lr": options.learning_rate,
         "optimizer_weight_decay": options.weight_decay,

@@ -211,7 +211,9 @@ def _world_paths(verdict: Verdict) -> list[str]:
         if not option.checkpoint_of
     ]
     header = ["", "|tanh(gate)|", "action change (RMS)", "world loss", "copy-last loss", ""]
-    return _table(header, rows) if rows else ["No evaluated option has one."]
+    if not rows:
+        return ["No evaluated option has one."]
+    return [*_table(header, rows), "Measured on training frames; losses are masked cosine distances of latents."]
 
 
 def _next(verdict: Verdict) -> list[str]:
@@ -226,7 +228,7 @@ def _next(verdict: Verdict) -> list[str]:
     if any(option.blind_as_good for option in verdict.options):
         lines.append("Evaluate on initial states that vary more: on these a policy needs no eyes.")
     if verdict.scale != "full":
-        lines.append("Run the experiment at full scale (experiments/full.yaml) before believing any of this.")
+        lines.append("Run the experiment at full scale before believing any of this.")
     return lines
 
 

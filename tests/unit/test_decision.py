@@ -368,6 +368,7 @@ def test_what_the_evaluator_writes_can_be_read(tmp_path):
     seeds = {"0": {"weights_sha256": sha256("E2 0"), "world": world}}
     write_json(tmp_path / "manifest.json", {"seeds": seeds, "training_budget": {"steps": 1, "samples": 32}})
     made_from = {
+        "versions": {"mujoco": "3.8.1"},
         "option": "E2",
         "task": 0,
         "instruction": "pick up bowl 0",

@@ -41,6 +41,7 @@ def files(tmp_path, spec):
         "task": 0,
         "checkpoint_sha256": WEIGHTS,
         "protocol_sha256": text_sha256(spec.rollout.protocol.model_dump_json()),
+        "versions": {"mujoco": "3.8.1"},
         "instruction": "pick up the bowl",
     }
     blocks = [tmp_path / f"block_{b}.jsonl" for b in range(2)]
@@ -95,6 +96,7 @@ def test_the_order_of_blocks_changes_nothing(files):
         ({"protocol_sha256": "0"}, "protocol_sha256 is 0"),
         ({"option": "E2"}, "option is E2, expected E0"),
         ({"task": 1}, "task is 1, expected 0"),
+        ({"versions": {"mujoco": "4"}}, "versions is {'mujoco': '4'}"),
         ({"train_seed": 5}, "expected None"),
     ],
 )

@@ -48,6 +48,7 @@ def test_a_spec_survives_json(name):
         ("decision.min_baseline_success", 0.3, {"decision"}),
         ("demonstrations.seed", 5, {"record"}),
         ("latents.batch_size", 8, set()),
+        ("evaluation.n_action_steps", 4, {"rollout E0", "rollout E2-zero", "evaluation S0"}),
         ("evaluation.horizon", 100, {"rollout E0", "rollout E2-zero", "evaluation S0"}),
     ],
 )
