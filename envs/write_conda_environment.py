@@ -1,4 +1,4 @@
-"""Write `envs/pipeline.yaml`, the environment for `snakemake --sdm conda`, with exactly the pins of the lock.
+"""Write `envs/pipeline.yaml`, the environment the rules name, with exactly the pins of the lock.
 
 Reads `envs/requirements.lock`. Conda's pip section takes no hashes, which is why `make setup` uses the lock itself.
 """
@@ -8,7 +8,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 HEADER = """\
-# For `snakemake --sdm conda`: the versions of requirements.lock, without its hashes. Written by `make lock`.
+# The versions of requirements.lock, without its hashes, as the rules name them. The rules run with the Python that runs
+# Snakemake: a conda environment has neither this project nor LIBERO's assets (`make setup`). Written by `make lock`.
 name: world-modality
 channels: [conda-forge, nodefaults]
 dependencies:

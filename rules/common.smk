@@ -1,5 +1,6 @@
 """What the rules ask the experiment: specs as JSON (design: rebuilding only what changed) and lists of artifacts."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from world_modality.provenance import read_json
 # Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated. The folder
 # of the programs is no param: a repository that moves reruns nothing.
 shell.prefix(
-    f"export PATH={Path(sys.executable).parent}:$PATH SCRIPTS={workflow.basedir}/scripts OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; "
-    "set -euo pipefail; "
+    f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+    f" SCRIPTS={shlex.quote(f'{workflow.basedir}/scripts')}"
+    " OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; set -euo pipefail; "
 )
 
 
@@ -32,7 +34,7 @@ def training_spec(wildcards):
 def training_inputs(wildcards):
     """The demonstrations, the small VLM and, for an option with a world modality, its encoder and latents."""
     inputs = {"dataset": "results/dataset", "vlm": "results/vlm"}
-    cameras = experiment.options[wildcards.option].cameras
+    cameras = experiment.train_spec(wildcards.option).cameras
     if cameras:
         inputs["encoder"] = "results/encoder"
         inputs["latents"] = [f"results/latents_{camera}.parquet" for camera in cameras]
@@ -41,7 +43,7 @@ def training_inputs(wildcards):
 
 def world_flags(wildcards):
     """The flags that say which camera's latents the option is trained on; none for an option without."""
-    cameras = experiment.options[wildcards.option].cameras
+    cameras = experiment.train_spec(wildcards.option).cameras
     if not cameras:
         return ""
     keys = " ".join(experiment.image_keys[camera] for camera in cameras)
@@ -51,20 +53,13 @@ def world_flags(wildcards):
     return f"--image_key {keys} --latents {latents} --encoder results/encoder"
 
 
+def checkpoint(option, seed):
+    """The checkpoint that an option rolls out: its own, or that of `checkpoint_of`."""
+    return f"results/ckpt_{experiment.checkpoint_option(option)}/seed_{seed}"
+
+
 def checkpoints_of_option(wildcards):
-    return [
-        f"results/ckpt_{wildcards.option}/seed_{seed}"
-        for seed in experiment.training.seeds
-    ]
-
-
-def rolled_out_checkpoint(wildcards):
-    """The checkpoint of one training seed that an option rolls out: its own, or that of `checkpoint_of`."""
-    return f"results/ckpt_{experiment.checkpoint_option(wildcards.option)}/seed_{wildcards.seed}"
-
-
-def filmed_checkpoint(wildcards):
-    return f"results/ckpt_{experiment.checkpoint_option(wildcards.option)}/seed_{experiment.training.seeds[0]}"
+    return [checkpoint(wildcards.option, seed) for seed in experiment.training.seeds]
 
 
 def rolled_out_manifest(wildcards):
@@ -74,26 +69,14 @@ def rolled_out_manifest(wildcards):
 
 
 def rollout_inputs(wildcards):
-    """The checkpoint, and the encoder where the option encodes what it sees at rollout."""
-    encoder = (
-        {"encoder": "results/encoder"}
-        if experiment.latent_cameras(wildcards.option)
-        else {}
-    )
-    return {
-        "checkpoint": rolled_out_checkpoint(wildcards),
-        "vlm": "results/vlm",
-        **encoder,
-    }
-
-
-def video_inputs(wildcards):
-    encoder = (
-        {"encoder": "results/encoder"}
-        if experiment.latent_cameras(wildcards.option)
-        else {}
-    )
-    return {"checkpoint": filmed_checkpoint(wildcards), "vlm": "results/vlm", **encoder}
+    """One seed's checkpoint, the VLM it names, and the encoder where it encodes what it sees at rollout."""
+    seed = getattr(
+        wildcards, "seed", experiment.training.seeds[0]
+    )  # videos are of the first seed
+    inputs = {"checkpoint": checkpoint(wildcards.option, seed), "vlm": "results/vlm"}
+    if experiment.latent_cameras(wildcards.option):
+        inputs["encoder"] = "results/encoder"
+    return inputs
 
 
 def rollout_spec(wildcards):

@@ -21,7 +21,7 @@ if experiment.demonstrations.source == "simulate":
         message:
             "Record the demonstrations of task {wildcards.task}"
         shell:
-            "python $SCRIPTS/record_demonstrations.py --task {wildcards.task} --spec {params.spec:q}"
+            'python "$SCRIPTS"/record_demonstrations.py --task {wildcards.task} --spec {params.spec:q}'
             " --output {output} 2>&1 | tee {log}"
 
     rule aggregate_demonstrations:
@@ -42,7 +42,7 @@ if experiment.demonstrations.source == "simulate":
         message:
             "Join the recordings into one LeRobotDataset"
         shell:
-            "python $SCRIPTS/aggregate_demonstrations.py --parts {input.parts} --output {output}"
+            'python "$SCRIPTS"/aggregate_demonstrations.py --parts {input.parts} --output {output}'
             " 2>&1 | tee {log}"
 
 else:
@@ -65,5 +65,5 @@ else:
         message:
             "Fetch {params.repo_id}"
         shell:
-            "python $SCRIPTS/fetch_demonstrations.py --repo_id {params.repo_id}"
+            'python "$SCRIPTS"/fetch_demonstrations.py --repo_id {params.repo_id}'
             " --revision {params.revision} --output {output} 2>&1 | tee {log}"

@@ -17,7 +17,7 @@ checkpoint judge_pickup:
     message:
         "Judge the world modality on the pickup tasks"
     shell:
-        "python $SCRIPTS/judge_pickup.py --evaluations {input.evaluations} --spec {params.spec:q}"
+        'python "$SCRIPTS"/judge_pickup.py --evaluations {input.evaluations} --spec {params.spec:q}'
         " --output {output.verdict} 2>&1 | tee {log}"
 
 
@@ -40,5 +40,5 @@ rule decide:
     message:
         "Decide"
     shell:
-        "python $SCRIPTS/decide.py --pickup {input.pickup} --evaluations {input.known} {input.scheduled}"
+        'python "$SCRIPTS"/decide.py --pickup {input.pickup} --evaluations {input.known} {input.scheduled}'
         " --spec {params.spec:q} --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"

@@ -24,7 +24,7 @@ rule evaluate_policy:
     message:
         "Evaluate option {wildcards.option} on task {wildcards.task}, block {wildcards.block}"
     shell:
-        "python $SCRIPTS/evaluate_policy.py --checkpoint {input.checkpoint} --task {wildcards.task}"
+        'python "$SCRIPTS"/evaluate_policy.py --checkpoint {input.checkpoint} --task {wildcards.task}'
         " --seed {wildcards.seed} --first {params.first} --count {params.block_size} --spec {params.spec:q}"
         " --output {output} 2>&1 | tee {log}"
 
@@ -32,7 +32,7 @@ rule evaluate_policy:
 rule record_videos:
     """Film the first success and the first failure."""
     input:
-        unpack(video_inputs),
+        unpack(rollout_inputs),
         blocks=filmed_blocks,
     output:
         directory("results/videos/{option}/task_{task}"),
@@ -52,7 +52,7 @@ rule record_videos:
     message:
         "Film option {wildcards.option} on task {wildcards.task}"
     shell:
-        "python $SCRIPTS/record_videos.py --checkpoint {input.checkpoint} --task {wildcards.task}"
+        'python "$SCRIPTS"/record_videos.py --checkpoint {input.checkpoint} --task {wildcards.task}'
         " --blocks {input.blocks} --size {params.size} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
 
 
@@ -74,5 +74,5 @@ rule collect_evaluation:
     message:
         "Join the rollouts of option {wildcards.option} on task {wildcards.task}"
     shell:
-        "python $SCRIPTS/collect_evaluation.py --task {wildcards.task} --manifest {input.manifest}"
+        'python "$SCRIPTS"/collect_evaluation.py --task {wildcards.task} --manifest {input.manifest}'
         " --blocks {input.blocks} --videos {input.videos} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"

@@ -18,7 +18,7 @@ rule build_encoder:
     message:
         "Build the encoder"
     shell:
-        "python $SCRIPTS/build_encoder.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
+        'python "$SCRIPTS"/build_encoder.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}'
 
 
 rule encode_latents:
@@ -47,7 +47,7 @@ rule encode_latents:
     message:
         "Encode the latents of the {wildcards.camera} camera"
     shell:
-        "python $SCRIPTS/precompute_world_latents.py --dataset {input.dataset}"
+        'python "$SCRIPTS"/precompute_world_latents.py --dataset {input.dataset}'
         " --image_key {params.image_key} --temporal_window {params.window} --encoder {input.encoder}"
         " --image_size {params.image_size} --batch_size {params.batch_size} --device {params.device}"
         " --output {output} 2>&1 | tee {log}"

@@ -16,4 +16,4 @@ rule plot_success:
     message:
         "Plot the success rates"
     shell:
-        "python $SCRIPTS/plot_success.py --decision {input.decision} --output {output} 2>&1 | tee {log}"
+        'python "$SCRIPTS"/plot_success.py --decision {input.decision} --output {output} 2>&1 | tee {log}'

@@ -18,7 +18,7 @@ rule build_vlm:
     message:
         "Build the vision-language model"
     shell:
-        "python $SCRIPTS/build_vlm.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
+        'python "$SCRIPTS"/build_vlm.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}'
 
 
 rule train_policy:
@@ -65,5 +65,5 @@ rule write_manifest:
     message:
         "List the checkpoints of option {wildcards.option}"
     shell:
-        "python $SCRIPTS/write_manifest.py --option {wildcards.option} --checkpoints {input.checkpoints}"
+        'python "$SCRIPTS"/write_manifest.py --option {wildcards.option} --checkpoints {input.checkpoints}'
         " --output {output} 2>&1 | tee {log}"

@@ -116,6 +116,8 @@ class Encoder(_Section):
     def _check(self):
         if self.source == "hub" and (not self.repo_id or not self.revision):
             raise ValueError("source hub needs repo_id and revision (a commit)")
+        if self.source == "small" and (self.repo_id or self.revision):
+            raise ValueError("source small takes neither repo_id nor revision")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.hidden_size % self.heads:
@@ -142,6 +144,8 @@ class World(_Section):
 
     @model_validator(mode="after")
     def _check(self):
+        if self.window > 2 and self.window % 2:
+            raise ValueError(f"window {self.window}: V-JEPA 2 sees frames in pairs, so 1 or an even number")
         if self.prophet_width % self.heads:
             raise ValueError(f"prophet_width {self.prophet_width} is not a multiple of heads {self.heads}")
         return self
@@ -169,20 +173,11 @@ class Vlm(_Section):
 
 
 class Policy(_Section):
-    """SmolVLA: small, from the same classes, or warm-started from a published checkpoint."""
+    """SmolVLA on top of its VLM."""
 
-    source: Literal["small", "hub"] = Field(description="small: built on the small VLM; hub: start from repo_id")
-    repo_id: str | None = Field(description="hub: checkpoint the training starts from; small: null")
-    revision: Commit | None = Field(description="hub: commit the checkpoint is pinned to; small: null")
     expert_width: float = Field(gt=0, le=1, description="width of the action expert relative to the text tower")
     chunk_size: int = Field(ge=1, le=100, description="actions predicted at once [steps]")
     flow_steps: PositiveInt = Field(description="denoising steps of the flow matching")
-
-    @model_validator(mode="after")
-    def _check(self):
-        if self.source == "hub" and (not self.repo_id or not self.revision):
-            raise ValueError("source hub needs repo_id and revision (a commit)")
-        return self
 
 
 class Hyperparameters(_Section):
@@ -227,6 +222,12 @@ class Evaluation(_Section):
     n_action_steps: PositiveInt = Field(description="actions executed of each predicted chunk [steps]")
     video_size: int = Field(ge=64, le=1024, description="side of the recorded videos [px]")
 
+    @model_validator(mode="after")
+    def _check(self):
+        if INIT_STATES_PER_TASK % self.block_size:
+            raise ValueError(f"block_size {self.block_size} does not divide the {INIT_STATES_PER_TASK} initial states")
+        return self
+
 
 class Decision(_Section):
     """The decision tree's roles, thresholds and choices; the tree itself is code."""
@@ -262,6 +263,8 @@ class Option(_Section):
 
     @model_validator(mode="after")
     def _check(self):
+        if self.images == "blank" and self.cameras:
+            raise ValueError("blank images leave the world cameras nothing to see")
         if self.checkpoint_of and self.cameras:
             raise ValueError("a row with checkpoint_of takes its cameras from that option")
         if self.memory == "zero" and not self.cameras and not self.checkpoint_of:
@@ -307,6 +310,11 @@ class Experiment(_Section):
                 f"evaluation.n_action_steps {self.evaluation.n_action_steps} is above "
                 f"policy.chunk_size {self.policy.chunk_size}"
             )
+        if self.demonstrations.source == "simulate" and self.simulation.suite != "libero_spatial":
+            raise ValueError(f"simulation.suite: the scripted expert knows libero_spatial, not {self.simulation.suite}")
+        expert = int(self.vlm.hidden_size * self.policy.expert_width)
+        if expert % self.world.heads:
+            raise ValueError(f"world.heads: {self.world.heads} do not divide the action expert's width, {expert}")
         return self
 
     def _check_options(self) -> None:
@@ -326,6 +334,8 @@ class Experiment(_Section):
                 raise ValueError(f"options.{name}.checkpoint_of: {option.checkpoint_of} has no checkpoint of its own")
             if source and option.memory == "zero" and not source.cameras:
                 raise ValueError(f"options.{name}.memory: {option.checkpoint_of} has no world modality")
+            if source and option.images == "blank" and source.cameras:
+                raise ValueError(f"options.{name}.images: blank leaves {option.checkpoint_of}'s cameras nothing to see")
         for role in (decision.baseline, decision.world):
             if role not in self.run:
                 raise ValueError(f"run: the tree needs {role}")
@@ -363,11 +373,16 @@ class Experiment(_Section):
 
     def checkpoint_option(self, name: str) -> str:
         """The option whose training made the checkpoint that `name` rolls out."""
-        return self.options[name].checkpoint_of or name
+        return self._option(name).checkpoint_of or name
 
     def latent_cameras(self, name: str) -> tuple[Camera, ...]:
         """Cameras whose latents the training of option `name` reads."""
         return self.options[self.checkpoint_option(name)].cameras
+
+    def _option(self, name: str) -> Option:
+        if name not in self.options:
+            raise ConfigError(f"no option {name}; {_nearest(name, self.options)}")
+        return self.options[name]
 
     def known_options(self) -> list[str]:
         """Options the decision reads whatever the branch."""
@@ -391,7 +406,14 @@ class Experiment(_Section):
         )
 
     def train_spec(self, name: str) -> TrainSpec:
-        option = self.options[name]
+        """What training option `name` depends on.
+
+        Raises:
+            ConfigError: there is no such option, or it rolls out another's checkpoint.
+        """
+        option = self._option(name)
+        if option.checkpoint_of:
+            raise ConfigError(f"{name} is not trained: it rolls out the checkpoint of {option.checkpoint_of}")
         return TrainSpec(
             option=name,
             device=self.device,
@@ -406,7 +428,7 @@ class Experiment(_Section):
         )
 
     def rollout_spec(self, name: str) -> RolloutSpec:
-        option, source = self.options[name], self.options[self.checkpoint_option(name)]
+        option, source = self._option(name), self.options[self.checkpoint_option(name)]
         return RolloutSpec(
             option=name,
             source_option=self.checkpoint_option(name),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from world_modality.config import load_experiment
+from world_modality.config import ConfigError, load_experiment
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
 SPECS = {
@@ -63,3 +63,13 @@ def test_what_an_option_changes_at_rollout_reaches_its_rollout():
     assert experiment.rollout_spec("E2-zero").memory == "zero"
     assert experiment.rollout_spec("E2-zero").source_option == "E2"
     assert experiment.rollout_spec("S0").images == "blank"
+
+
+def test_an_option_that_rolls_out_anothers_checkpoint_is_not_trained():
+    with pytest.raises(ConfigError, match="E2-zero is not trained: it rolls out the checkpoint of E2"):
+        load_experiment(CONFIG).train_spec("E2-zero")
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_one():
+    with pytest.raises(ConfigError, match="no option E2-zer; did you mean E2-zero"):
+        load_experiment(CONFIG).rollout_spec("E2-zer")
