@@ -53,13 +53,11 @@ def world_flags(wildcards):
     return f"--image_key {keys} --latents {latents} --encoder results/encoder"
 
 
-def checkpoint(option, seed):
-    """The checkpoint that an option rolls out: its own, or that of `checkpoint_of`."""
-    return f"results/ckpt_{experiment.checkpoint_option(option)}/seed_{seed}"
-
-
 def checkpoints_of_option(wildcards):
-    return [checkpoint(wildcards.option, seed) for seed in experiment.training.seeds]
+    return [
+        f"results/ckpt_{wildcards.option}/seed_{seed}"
+        for seed in experiment.training.seeds
+    ]
 
 
 def rolled_out_manifest(wildcards):
@@ -73,7 +71,8 @@ def rollout_inputs(wildcards):
     seed = getattr(
         wildcards, "seed", experiment.training.seeds[0]
     )  # videos are of the first seed
-    inputs = {"checkpoint": checkpoint(wildcards.option, seed), "vlm": "results/vlm"}
+    source = experiment.checkpoint_option(wildcards.option)
+    inputs = {"checkpoint": f"results/ckpt_{source}/seed_{seed}", "vlm": "results/vlm"}
     if experiment.latent_cameras(wildcards.option):
         inputs["encoder"] = "results/encoder"
     return inputs
