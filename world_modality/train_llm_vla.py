@@ -328,13 +328,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vlm", type=Path, required=True, help="SmolVLM folder: configuration, tokenizer, processor")
     parser.add_argument("--encoder", type=Path, help="V-JEPA 2 folder the latents were encoded with")
     parser.add_argument("--latents", type=_camera_path, nargs="*", default=[], metavar="CAMERA=PATH")
-    parser.add_argument("--image_key", nargs="*", default=[], help="image key of each camera of the world latents")
-    parser.add_argument("--wrist_image_key", default="observation.images.image2", help="image key of the wrist camera")
+    keys = "checked against the spec"
+    parser.add_argument("--image_key", nargs="*", default=[], help=f"image key of each world camera, {keys}")
+    parser.add_argument("--wrist_image_key", default="observation.images.image2", help=f"the wrist camera's, {keys}")
     parser.add_argument("--spec", type=spec_argument(TrainSpec), required=True, help="the option's spec (JSON)")
     parser.add_argument("--seed", type=int, required=True, help="seeds the weights, the data order and the flow noise")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
-    parser.add_argument("--training_dir", type=Path, required=True, help="folder of the training in progress")
-    return parser.parse_args(arguments)
+    parser.add_argument("--training_dir", type=Path, help="folder of the training in progress (beside the output)")
+    parsed = parser.parse_args(arguments)
+    parsed.training_dir = parsed.training_dir or parsed.output.with_name(f".{parsed.output.name}.training")
+    return parsed
 
 
 def _check_image_keys(arguments: argparse.Namespace) -> None:
