@@ -138,7 +138,7 @@ def roll_out(
         chunk, within = divmod(step, protocol.n_action_steps)
         if within == 0:
             actions = pilot.act(observation, task, noise_seed(simulation.task_id, init_state_id, chunk))
-        elif observation.images:
+        elif pilot.cameras_at(step):
             pilot.observe(observation, task)
         observation, success = simulation.step(actions[within], pilot.cameras_at(step + 1))
         step += 1

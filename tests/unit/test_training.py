@@ -2,67 +2,19 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import yaml
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from safetensors.torch import load_file
 
 from world_modality import train_llm_vla
-from world_modality.backbones import build_small_encoder, build_small_vlm
-from world_modality.config import load_experiment
 from world_modality.dataset import load_dataset
-from world_modality.encoder import VideoEncoder, encode_dataset
 from world_modality.loader import FrameBatches, training_batches
 from world_modality.provenance import read_json
 from world_modality.train_llm_vla import TrainInputs, train
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
-SIZE, CHUNK, FPS = 32, 4, 20
-LENGTHS = (1, 5, 9)
-VECTORS = {"observation.state": 8, "action": 7}
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
-    config["encoder"] |= {"image_size": SIZE, "hidden_size": 48, "layers": 1}
-    config["vlm"] |= {"image_size": SIZE}
-    config["policy"] |= {"chunk_size": CHUNK, "flow_steps": 2}
-    config["evaluation"] |= {"n_action_steps": 2}
-    config["training"] |= {"steps": 7, "batch_size": 4, "warmup_steps": 1, "save_every": 3}
-    return load_experiment(config)
-
-
-@pytest.fixture(scope="module")
-def folder(experiment, tmp_path_factory):
-    """A dataset of noise in three episodes (one of a single frame), backbones, and the front camera's latents."""
-    folder = tmp_path_factory.mktemp("training")
-    image = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}
-    features = {FRONT: dict(image), WRIST: dict(image)}
-    features |= {
-        k: {"dtype": "float32", "shape": (n,), "names": [k]} for k, n in (("observation.state", 8), ("action", 7))
-    }
-    dataset = LeRobotDataset.create("local/noise", FPS, features, folder / "dataset", use_videos=False)
-    draw = np.random.default_rng(0)
-    for episode, length in enumerate(LENGTHS):
-        for _ in range(length):
-            frame = {key: draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for key in (FRONT, WRIST)}
-            frame |= {key: draw.normal(size=n).astype(np.float32) for key, n in VECTORS.items()}
-            dataset.add_frame(frame | {"task": f"task {episode % 2}"})
-        dataset.save_episode()
-    dataset.finalize()
-    build_small_encoder(experiment.encoder, folder / "encoder")
-    build_small_vlm(experiment.vlm, folder / "vlm")
-    encoder = VideoEncoder.load(folder / "encoder")
-    encode_dataset(load_dataset(folder / "dataset"), FRONT, encoder, 4, 8, folder / "front.parquet")
-    return folder
-
-
-@pytest.fixture
-def inputs(folder):
-    return TrainInputs(folder / "dataset", folder / "vlm", folder / "encoder", {"front": folder / "front.parquet"})
+CHUNK, FPS, LENGTHS = 4, 20, (1, 5, 9)
 
 
 # ---- loader ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,171 @@
+"""An episode is f(policy, task, init state, seeds); what no one looks at is not rendered, and nothing changes by it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from world_modality import rollout
+from world_modality.evaluation import noise_seed
+from world_modality.rollout import Pilot, evaluate_block, roll_out
+from world_modality.simulation import Observation
+from world_modality.train_llm_vla import TrainInputs, train
+
+SIZE = 32
+CAMERAS = ("front", "wrist")
+
+
+class Scene:
+    """Stands where the simulator does: images are noise drawn from the step, and are all that cost is counted by."""
+
+    task_id, task_description = 0, "pick up the bowl"
+
+    def __init__(self, *_, show_all=False, success_at=None, crashes=0):
+        self.show_all, self.success_at, self.crashes = show_all, success_at, crashes
+        self.rendered, self.actions = [], []
+
+    def reset(self, seed, init_state, cameras):
+        self.actions, self.rendered = [], []
+        return self._observe(cameras)
+
+    def step(self, action, cameras):
+        if self.crashes and len(self.actions) == 3:
+            type(self).crashes_left -= 1
+            raise RuntimeError("the simulator crashed")
+        self.actions.append(action)
+        return self._observe(cameras), len(self.actions) == self.success_at
+
+    def _observe(self, cameras):
+        self.rendered.append(tuple(cameras))
+        shown = CAMERAS if self.show_all else cameras
+        images = {c: self._image(c) for c in shown}
+        return Observation(np.full(8, len(self.actions), np.float32), images)
+
+    def _image(self, camera):
+        draw = np.random.default_rng([len(self.actions), CAMERAS.index(camera)])
+        return draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def checkpoints(experiment, folder, tmp_path_factory):
+    """E0, E2 and S0 after a few updates."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    front = {"front": folder / "front.parquet"}
+    for option, latents in (("E0", {}), ("E2", front), ("S0", {})):
+        inputs = TrainInputs(folder / "dataset", folder / "vlm", folder / "encoder" if latents else None, latents)
+        train(experiment.train_spec(option), inputs, 0, root / option, root / "progress")
+    return root
+
+
+def pilot(experiment, checkpoints, option, n_action_steps, horizon=24):
+    spec = experiment.rollout_spec(option)
+    simulation = spec.protocol.simulation.model_copy(update={"camera_size": SIZE})
+    changes = {"n_action_steps": n_action_steps, "horizon": horizon, "simulation": simulation}
+    spec = spec.model_copy(update={"protocol": spec.protocol.model_copy(update=changes)})
+    return Pilot(checkpoints / spec.source_option, spec)
+
+
+def play(pilot, scene):
+    return roll_out(pilot, scene, 3, np.zeros(5), train_seed=0)
+
+
+@pytest.mark.parametrize("n_action_steps", [1, 2, 4])
+@pytest.mark.parametrize("option", ["E0", "E2", "E2-zero", "S0"])
+def test_images_that_no_one_looks_at_change_nothing(experiment, checkpoints, option, n_action_steps):
+    lazy, full = Scene(), Scene(show_all=True)
+    driver = pilot(experiment, checkpoints, option, n_action_steps)
+    assert play(driver, lazy) == play(driver, full)
+    np.testing.assert_array_equal(lazy.actions, full.actions)
+
+
+def test_skipped_frames_are_those_no_window_holds(experiment, checkpoints, monkeypatch):
+    """With chunks longer than the 7 frames of the ring buffer, the first steps of a chunk are not rendered."""
+    driver = pilot(experiment, checkpoints, "E2", 4)
+    monkeypatch.setattr(driver, "_world_frames", lambda: 3)
+    assert [driver.cameras_at(step) for step in range(9)] == [
+        ["front", "wrist"],
+        [],
+        ["front"],
+        ["front"],
+        ["front", "wrist"],
+        [],
+        ["front"],
+        ["front"],
+        ["front", "wrist"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "between", "at_chunks"),
+    [("E0", (), CAMERAS), ("E2", ("front",), CAMERAS), ("E2-zero", (), CAMERAS), ("S0", (), ())],
+)
+def test_each_option_renders_what_it_uses(experiment, checkpoints, option, between, at_chunks):
+    scene = Scene()
+    play(pilot(experiment, checkpoints, option, 2, horizon=6), scene)
+    assert scene.rendered == [at_chunks, between, at_chunks, between, at_chunks, between, at_chunks]
+
+
+def test_a_blind_policy_does_not_depend_on_what_is_shown(experiment, checkpoints):
+    blind, seeing = Scene(), Scene(show_all=True)
+    seeing._image = lambda camera: np.full((SIZE, SIZE, 3), 200, np.uint8)
+    driver = pilot(experiment, checkpoints, "S0", 2)
+    play(driver, blind)
+    play(driver, seeing)
+    np.testing.assert_array_equal(blind.actions, seeing.actions)
+
+
+def test_every_chunk_gets_the_noise_of_its_own_seed(experiment, checkpoints, monkeypatch):
+    driver, drawn = pilot(experiment, checkpoints, "E0", 2, horizon=6), []
+    predict = driver.policy.predict_action_chunk
+    monkeypatch.setattr(
+        driver.policy, "predict_action_chunk", lambda b, noise: drawn.append(noise) or predict(b, noise)
+    )
+    play(driver, Scene())
+    assert len(drawn) == 3
+    for chunk, noise in enumerate(drawn):
+        generator = torch.Generator().manual_seed(noise_seed(0, 3, chunk))
+        assert torch.equal(noise, torch.randn(noise.shape, generator=generator))
+
+
+def test_an_episode_ends_at_success(experiment, checkpoints):
+    scene = Scene(success_at=5)
+    episode = play(pilot(experiment, checkpoints, "E0", 2), scene)
+    assert episode.success
+    assert episode.steps == 5 == len(scene.actions)
+
+
+def test_zeroing_the_memory_changes_the_actions_of_a_policy_that_uses_it(experiment, checkpoints):
+    seen, zeroed = Scene(), Scene()
+    driver = pilot(experiment, checkpoints, "E2", 2)
+    torch.nn.init.ones_(driver.policy.cross_attention.gate)
+    play(driver, seen)
+    driver.policy.config.world_memory = "zero"
+    play(driver, zeroed)
+    assert not np.array_equal(seen.actions, zeroed.actions)
+
+
+@pytest.mark.parametrize(("crashes", "survives"), [(1, True), (2, False)])
+def test_a_crash_is_tried_once_more_and_is_never_a_failure_of_the_policy(
+    experiment, checkpoints, tmp_path, monkeypatch, crashes, survives
+):
+    class Crashing(Scene):
+        crashes_left = crashes
+
+        def __init__(self, *_):
+            super().__init__(crashes=type(self).crashes_left)
+
+    monkeypatch.setattr(rollout, "LiberoSimulation", Crashing)
+    monkeypatch.setattr(rollout, "benchmark_init_states", lambda *_: np.zeros((50, 5)))
+    spec = pilot(experiment, checkpoints, "E0", 2, horizon=6).spec
+    block = tmp_path / "block_0.jsonl"
+    if survives:
+        evaluate_block(checkpoints / "E0", spec, 0, 0, range(2), block)
+        assert [json.loads(line)["init_state_id"] for line in block.read_text().splitlines()] == [0, 1]
+    else:
+        with pytest.raises(RuntimeError, match="the simulator crashed"):
+            evaluate_block(checkpoints / "E0", spec, 0, 0, range(2), block)
+        assert list(tmp_path.iterdir()) == []
