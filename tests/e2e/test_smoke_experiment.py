@@ -15,12 +15,13 @@ from PIL import Image
 from world_modality.provenance import read_json, tree_sha256
 
 REPOSITORY = Path(__file__).parents[2]
+SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 OPTIONS = ("E0", "E2", "E2-zero", "S0", "A")
 
 
 def run_smoke(directory, *targets):
     command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile"]
-    command += ["--directory", directory, "--configfile", REPOSITORY / "experiments" / "smoke.yaml", "--cores", "2"]
+    command += ["--directory", directory, "--configfile", SMOKE, "--cores", "2"]
     environment = {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
     run = subprocess.run([*command, "--", *targets], capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-8000:]
@@ -108,26 +109,14 @@ def test_the_same_inputs_give_the_same_weights_rollouts_and_decision(smoke, tmp_
 
 def test_episodes_do_not_depend_on_how_they_are_split_into_blocks(smoke):
     rows = [json.loads(line) for line in (smoke / "results/rollouts/E2/seed_0/task_0/block_0.jsonl").open()]
-    spec = re.search(r"--spec '(\{.*\})'", _evaluate_command(smoke)).group(1)
+    print_spec = [sys.executable, REPOSITORY / "scripts/print_spec.py", "rollout", "E2", "--configfile", SMOKE]
+    spec = subprocess.run(print_spec, capture_output=True, text=True, check=True).stdout
     for row in reversed(rows):
         output = smoke / f"alone_{row['init_state_id']}.jsonl"
         command = [sys.executable, REPOSITORY / "scripts/evaluate_policy.py", "--checkpoint", "results/ckpt_E2/seed_0"]
         command += ["--task", "0", "--seed", "0", "--first", str(row["init_state_id"]), "--count", "1"]
         subprocess.run([*command, "--spec", spec, "--output", output], cwd=smoke, check=True, capture_output=True)
         assert json.loads(output.read_text()) == row
-
-
-def _evaluate_command(smoke):
-    target = "results/rollouts/E2/seed_0/task_0/block_0.jsonl"
-    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile"]
-    command += ["--directory", smoke, "--configfile", REPOSITORY / "experiments" / "smoke.yaml", "--cores", "1"]
-    run = subprocess.run(
-        [*command, "--dry-run", "--printshellcmds", "--forcerun", "evaluate_policy", "--", target],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return run.stdout
 
 
 def test_the_figure_is_drawn(smoke):
