@@ -22,13 +22,10 @@ def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
         if sha256 != record["weights_sha256"]:
             raise ValueError(f"{folder}/model.safetensors: sha256 {sha256}, expected {record['weights_sha256']}")
         records[str(record["seed"])] = record
-    budgets = {
-        seed: record["spec"]["training"] | {"dataset": record["inputs"]["dataset"]} for seed, record in records.items()
-    }
-    budget = next(iter(budgets.values()))
-    for seed, other in budgets.items():
-        if other != budget:
-            raise ValueError(f"{option}: seed {seed} was trained with {other}, another with {budget}")
+    budgets = [record["spec"]["training"] | {"dataset": record["inputs"]["dataset"]} for record in records.values()]
+    for budget in budgets:
+        if budget != budgets[0]:
+            raise ValueError(f"{option}: one seed was trained with {budget}, another with {budgets[0]}")
     seeds = {
         seed: {
             "weights_sha256": record["weights_sha256"],
