@@ -40,7 +40,7 @@ def test_the_decision_names_its_token_scale_and_branch(smoke):
     text = (smoke / "results/decision.txt").read_text()
     token = text.splitlines()[0]
     assert re.fullmatch(r"VOID_BASELINE_TOO_WEAK|WORLD_HELPS_OR_NEUTRAL|ADOPT_WRIST|KEEP_BASELINE", token)
-    assert "smoke" in text
+    assert "Smoke scale" in text
 
 
 def test_every_option_is_evaluated_on_the_same_initial_states_and_seeds(smoke):
