@@ -45,6 +45,6 @@ def test_weights_that_are_not_those_trained_are_refused(tmp_path):
 
 def test_seeds_of_another_budget_are_refused(tmp_path):
     folders = [checkpoint(tmp_path, 0), checkpoint(tmp_path, 1, steps=50)]
-    with pytest.raises(ValueError, match="E0: one seed was trained with .*'steps': 50"):
+    with pytest.raises(ValueError, match=r"E0: one seed was trained with .*'steps': 50"):
         write_manifest("E0", folders, tmp_path / "manifest.json")
     assert not (tmp_path / "manifest.json").exists()
