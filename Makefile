@@ -11,7 +11,7 @@ export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup decision test lint dag lock clean
+.PHONY: help setup decision why verify test lint dag lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,8 +20,15 @@ setup:  ## system packages, .venv with the locked versions, LIBERO's assets
 	@bash envs/setup.sh
 
 decision: setup  ## the whole experiment, ending in results/decision.txt and its figures
+	@python scripts/clear_stale_lock.py
 	@snakemake --quiet host reason -- all
 	@printf '\n'; cat results/decision.txt
+
+why: setup  ## what would be made anew, and because of which key, source or file
+	@python scripts/why.py
+
+verify: setup  ## check every artifact in results/ against what it says it was made from
+	@snakemake --quiet all -- verify
 
 test: setup  ## lint, then every test, tier by tier; TIERS="unit" for some of them
 	@bash tests/run_tiers.sh $(TIERS)

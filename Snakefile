@@ -9,7 +9,8 @@ makes it, and the tree branches in the checkpoint `judge_pickup`.
 from snakemake.utils import min_version
 
 from world_modality.config import load_experiment
-from world_modality.provenance import source_hash, write_run_config
+from world_modality.files import write_run_config
+from world_modality.sources import source_code
 
 min_version("9.27")
 
@@ -39,6 +40,7 @@ localrules:
     judge_pickup,
     decide,
     plot_success,
+    verify,
 
 
 rule all:

@@ -30,6 +30,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from world_modality.encoder import VideoEncoder
+from world_modality.errors import InputError
 from world_modality.latents import LatentTable, join_tables
 from world_modality.prophet import MEMORIES, GatedCrossAttention, Prophet, require_finite, world_loss
 
@@ -102,14 +103,14 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         were standardized before (a checkpoint) keeps that standardization.
 
         Raises:
-            ValueError: the table is not of the policy's cameras, window, encoder or width; the message says which.
+            InputError: the table is not of the policy's cameras, window, encoder or width; the message says which.
         """
         config = self.config
         keys = [spec.image_key for spec in table.specs]
         if keys != config.world_image_keys:
-            raise ValueError(f"the latents are of {keys}, world_image_keys are {config.world_image_keys}")
+            raise InputError(f"the latents are of {keys}, world_image_keys are {config.world_image_keys}")
         if table.dim != config.world_latent_dim:
-            raise ValueError(f"the latents are {table.dim} wide, world_latent_dim is {config.world_latent_dim}")
+            raise InputError(f"the latents are {table.dim} wide, world_latent_dim is {config.world_latent_dim}")
         config.world_encoder_sha256 = config.world_encoder_sha256 or table.specs[0].encoder_sha256
         config.world_encoder_image_size = config.world_encoder_image_size or table.specs[0].image_size
         expected = {
@@ -126,7 +127,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
     def _look_up(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Past latents (B, T_ctx, D), future latents (B, K, D) and which of these exist (B, K), of a training batch."""
         if "index" not in batch:
-            raise ValueError(f"the batch has no `index` to look latents up by, only {', '.join(sorted(batch))}")
+            raise InputError(f"the batch has no `index` to look latents up by, only {', '.join(sorted(batch))}")
         if self._latents is None:
             self.attach_latents(_open_latents(self.config.world_latents))
         index = batch["index"].flatten().cpu()
@@ -148,7 +149,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         `copy_last` that of predicting no change, in one unit (masked cosine distance); `gate` is tanh(gate).
 
         Raises:
-            ValueError: the batch has no `index`, or no latents are attached or configured.
+            InputError: the batch has no `index`, or no latents are attached or configured.
             FloatingPointError: the memory is not finite.
         """
         history, future, valid = self._look_up(batch)
@@ -182,21 +183,21 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         asked for; `select_action` and `predict_action_chunk` do it themselves.
 
         Raises:
-            ValueError: a world camera is missing, or the batch size changed within an episode.
+            InputError: a world camera is missing, or the batch size changed within an episode.
         """
         if not self.watches_world:
             return
         kept = self.config.world_history + self.config.world_window - 1
         for key in self.config.world_image_keys:
             if key not in batch:
-                raise ValueError(f"the observation has no image {key} of a world camera, only {', '.join(batch)}")
+                raise InputError(f"the observation has no image {key} of a world camera, only {', '.join(batch)}")
             frame = _as_pixels(batch[key])
             frames = self._frames.get(key)
             if frames is None:
                 self._frames[key] = deque([frame] * kept, maxlen=kept)
             elif frame.shape != frames[-1].shape:
                 before, after = tuple(frames[-1].shape), tuple(frame.shape)
-                raise ValueError(f"{key}: frames {after} after frames {before}; reset() the policy between rollouts")
+                raise InputError(f"{key}: frames {after} after frames {before}; reset() the policy between rollouts")
             else:
                 frames.append(frame)
 
@@ -246,7 +247,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             )
             found = encoder.identity()["encoder_sha256"]
             if found != config.world_encoder_sha256:
-                raise ValueError(
+                raise InputError(
                     f"{config.world_encoder}: the weights are {found}, the latents trained on were made with "
                     f"{config.world_encoder_sha256} (world_encoder_sha256)"
                 )
@@ -262,7 +263,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             stored = {name for name in weights.keys() if name.startswith(WORLD_MODULES)}  # noqa: SIM118
         wanted = {name for name in model.state_dict() if name.startswith(WORLD_MODULES)}
         if stored and stored != wanted:
-            raise ValueError(f"{model_file}: world weights do not fit: {', '.join(sorted(stored ^ wanted))}")
+            raise InputError(f"{model_file}: world weights do not fit: {', '.join(sorted(stored ^ wanted))}")
         return super()._load_as_safetensor(model, model_file, map_location, strict)
 
 
@@ -302,6 +303,6 @@ def _as_pixels(image: Tensor) -> Tensor:
 
 def _open_latents(paths: list[str]) -> LatentTable:
     if not paths:
-        raise ValueError("no latents to train on: call attach_latents, or set world_latents")
+        raise InputError("no latents to train on: call attach_latents, or set world_latents")
     tables = [LatentTable.open(path) for path in paths]
     return join_tables(tables) if len(tables) > 1 else tables[0]

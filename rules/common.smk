@@ -4,13 +4,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from world_modality.provenance import read_json
+from world_modality.files import read_json
 
 # Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated. The folder
-# of the programs is no param: a repository that moves reruns nothing.
+# of the programs is no param: a repository that moves reruns nothing. $RUN_PID is the Snakemake a program dies with.
+#
+# Snakemake compares a job's params as a *set* of values without their names: params 64 and 4 that become 4 and 64 are
+# the same to it. So a rule's params are its spec (or its flags) in one string, and its source in another.
 shell.prefix(
     f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
-    f" SCRIPTS={shlex.quote(f'{workflow.basedir}/scripts')}"
+    f" RUN_PID=$PPID SCRIPTS={shlex.quote(f'{workflow.basedir}/scripts')}"
     " OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; set -euo pipefail; "
 )
 
@@ -23,8 +26,14 @@ def demonstration_parts(wildcards):
     ]
 
 
-def image_key(wildcards):
-    return experiment.image_keys[wildcards.camera]
+def encoding_flags(wildcards):
+    return (
+        f"--image_key {experiment.image_keys[wildcards.camera]}"
+        f" --temporal_window {experiment.world.window}"
+        f" --image_size {experiment.encoder.image_size}"
+        f" --batch_size {experiment.latents.batch_size}"
+        f" --device {experiment.device}"
+    )
 
 
 def training_spec(wildcards):
@@ -41,16 +50,17 @@ def training_inputs(wildcards):
     return inputs
 
 
-def world_flags(wildcards):
-    """The flags that say which camera's latents the option is trained on; none for an option without."""
+def training_flags(wildcards):
+    """The flags people vary by hand: the wrist camera's key, and the latents of an option with a world modality."""
     cameras = experiment.train_spec(wildcards.option).cameras
+    flags = f"--wrist_image_key {experiment.image_keys['wrist']}"
     if not cameras:
-        return ""
+        return flags
     keys = " ".join(experiment.image_keys[camera] for camera in cameras)
     latents = " ".join(
         f"{camera}=results/latents_{camera}.parquet" for camera in cameras
     )
-    return f"--image_key {keys} --latents {latents} --encoder results/encoder"
+    return f"{flags} --image_key {keys} --latents {latents} --encoder results/encoder"
 
 
 def checkpoints_of_option(wildcards):
@@ -86,8 +96,9 @@ def evaluation_spec(wildcards):
     return experiment.evaluation_spec(wildcards.option).model_dump_json()
 
 
-def first_init_state(wildcards):
-    return int(wildcards.block) * experiment.evaluation.block_size
+def block_flags(wildcards):
+    size = experiment.evaluation.block_size
+    return f"--first {int(wildcards.block) * size} --count {size}"
 
 
 def blocks_of_seed(option, task, seed):
@@ -135,6 +146,10 @@ def scheduled_evaluations(wildcards):
         if option not in experiment.known_options()
     ]
     return evaluations(added, experiment.evaluation.tasks)
+
+
+def judge_spec(wildcards):
+    return experiment.judge_spec().model_dump_json()
 
 
 def decision_spec(wildcards):

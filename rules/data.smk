@@ -17,7 +17,7 @@ if experiment.demonstrations.source == "simulate":
             runtime=120,
         params:
             spec=experiment.record_spec().model_dump_json(),
-            source=source_hash("scripts/record_demonstrations.py"),
+            source=source_code("scripts/record_demonstrations.py"),
         message:
             "Record the demonstrations of task {wildcards.task}"
         shell:
@@ -38,7 +38,7 @@ if experiment.demonstrations.source == "simulate":
             mem_mb=4000,
             runtime=30,
         params:
-            source=source_hash("scripts/aggregate_demonstrations.py"),
+            source=source_code("scripts/aggregate_demonstrations.py"),
         message:
             "Join the recordings into one LeRobotDataset"
         shell:
@@ -61,7 +61,7 @@ else:
         params:
             repo_id=experiment.demonstrations.repo_id,
             revision=experiment.demonstrations.revision,
-            source=source_hash("scripts/fetch_demonstrations.py"),
+            source=source_code("scripts/fetch_demonstrations.py"),
         message:
             "Fetch {params.repo_id}"
         shell:

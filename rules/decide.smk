@@ -12,8 +12,8 @@ checkpoint judge_pickup:
     conda:
         "../envs/pipeline.yaml"
     params:
-        spec=decision_spec,
-        source=source_hash("scripts/judge_pickup.py"),
+        spec=judge_spec,
+        source=source_code("scripts/judge_pickup.py"),
     message:
         "Judge the world modality on the pickup tasks"
     shell:
@@ -36,7 +36,7 @@ rule decide:
         "../envs/pipeline.yaml"
     params:
         spec=decision_spec,
-        source=source_hash("scripts/decide.py"),
+        source=source_code("scripts/decide.py"),
     message:
         "Decide"
     shell:

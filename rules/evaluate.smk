@@ -18,14 +18,13 @@ rule evaluate_policy:
         runtime=240,
     params:
         spec=rollout_spec,
-        first=first_init_state,
-        block_size=experiment.evaluation.block_size,
-        source=source_hash("scripts/evaluate_policy.py"),
+        block=block_flags,
+        source=source_code("scripts/evaluate_policy.py"),
     message:
         "Evaluate option {wildcards.option} on task {wildcards.task}, block {wildcards.block}"
     shell:
         'python "$SCRIPTS"/evaluate_policy.py --checkpoint {input.checkpoint} --task {wildcards.task}'
-        " --seed {wildcards.seed} --first {params.first} --count {params.block_size} --spec {params.spec:q}"
+        " --seed {wildcards.seed} {params.block} --spec {params.spec:q}"
         " --output {output} 2>&1 | tee {log}"
 
 
@@ -48,7 +47,7 @@ rule record_videos:
     params:
         spec=rollout_spec,
         size=experiment.evaluation.video_size,
-        source=source_hash("scripts/record_videos.py"),
+        source=source_code("scripts/record_videos.py"),
     message:
         "Film option {wildcards.option} on task {wildcards.task}"
     shell:
@@ -70,7 +69,7 @@ rule collect_evaluation:
         "../envs/pipeline.yaml"
     params:
         spec=evaluation_spec,
-        source=source_hash("scripts/collect_evaluation.py"),
+        source=source_code("scripts/collect_evaluation.py"),
     message:
         "Join the rollouts of option {wildcards.option} on task {wildcards.task}"
     shell:

@@ -14,7 +14,7 @@ rule build_encoder:
         runtime=30,
     params:
         spec=experiment.encoder.model_dump_json(),
-        source=source_hash("scripts/build_encoder.py"),
+        source=source_code("scripts/build_encoder.py"),
     message:
         "Build the encoder"
     shell:
@@ -38,16 +38,10 @@ rule encode_latents:
         mem_mb=4000,
         runtime=120,
     params:
-        image_key=image_key,
-        image_size=experiment.encoder.image_size,
-        window=experiment.world.window,
-        batch_size=experiment.latents.batch_size,
-        device=experiment.device,
-        source=source_hash("scripts/precompute_world_latents.py"),
+        flags=encoding_flags,
+        source=source_code("scripts/precompute_world_latents.py"),
     message:
         "Encode the latents of the {wildcards.camera} camera"
     shell:
         'python "$SCRIPTS"/precompute_world_latents.py --dataset {input.dataset}'
-        " --image_key {params.image_key} --temporal_window {params.window} --encoder {input.encoder}"
-        " --image_size {params.image_size} --batch_size {params.batch_size} --device {params.device}"
-        " --output {output} 2>&1 | tee {log}"
+        " --encoder {input.encoder} {params.flags} --output {output} 2>&1 | tee {log}"

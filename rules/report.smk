@@ -12,8 +12,22 @@ rule plot_success:
     conda:
         "../envs/pipeline.yaml"
     params:
-        source=source_hash("scripts/plot_success.py"),
+        spec=experiment.figures.model_dump_json(),
+        source=source_code("scripts/plot_success.py"),
     message:
         "Plot the success rates"
     shell:
-        'python "$SCRIPTS"/plot_success.py --decision {input.decision} --output {output} 2>&1 | tee {log}'
+        'python "$SCRIPTS"/plot_success.py --decision {input.decision} --spec {params.spec:q}'
+        " --output {output} 2>&1 | tee {log}"
+
+
+rule verify:
+    """Check every artifact of the results folder against its own record and those of its ancestors."""
+    log:
+        "logs/verify.log",
+    conda:
+        "../envs/pipeline.yaml"
+    message:
+        "Verify the results"
+    shell:
+        'python "$SCRIPTS"/verify_results.py results 2>&1 | tee {log}'

@@ -14,7 +14,7 @@ rule build_vlm:
         runtime=30,
     params:
         spec=experiment.vlm.model_dump_json(),
-        source=source_hash("scripts/build_vlm.py"),
+        source=source_code("scripts/build_vlm.py"),
     message:
         "Build the vision-language model"
     shell:
@@ -31,21 +31,26 @@ rule train_policy:
         "logs/train_policy/{option}_seed_{seed}.log",
     benchmark:
         "benchmarks/out/train_policy/{option}_seed_{seed}.tsv"
+    priority: 10  # the longest way to the decision: no core waits for it at the end
     conda:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=6000,
         runtime=600,
+        # How a training runs, not what it makes: resources, unlike params, rerun nothing.
+        save_every=experiment.training.save_every,
+        cache_frames=int(experiment.training.cache_frames),
+        loader_workers=experiment.training.loader_workers,
     params:
         spec=training_spec,
-        world=world_flags,
-        wrist_image_key=experiment.image_keys["wrist"],
-        source=source_hash("world_modality/train_llm_vla.py"),
+        flags=training_flags,
+        source=source_code("world_modality/train_llm_vla.py"),
     message:
         "Train option {wildcards.option}, seed {wildcards.seed}"
     shell:
-        "python -m world_modality.train_llm_vla --dataset {input.dataset} --vlm {input.vlm} {params.world}"
-        " --wrist_image_key {params.wrist_image_key} --spec {params.spec:q} --seed {wildcards.seed}"
+        "python -m world_modality.train_llm_vla --dataset {input.dataset} --vlm {input.vlm} {params.flags}"
+        " --save_every {resources.save_every} --cache_frames {resources.cache_frames}"
+        " --loader_workers {resources.loader_workers} --spec {params.spec:q} --seed {wildcards.seed}"
         " --training_dir results/.training/{wildcards.option}/seed_{wildcards.seed} --output {output}"
         " 2>&1 | tee {log}"
 
@@ -61,7 +66,7 @@ rule write_manifest:
     conda:
         "../envs/pipeline.yaml"
     params:
-        source=source_hash("scripts/write_manifest.py"),
+        source=source_code("scripts/write_manifest.py"),
     message:
         "List the checkpoints of option {wildcards.option}"
     shell:

@@ -8,13 +8,19 @@ import argparse
 from pathlib import Path
 
 from world_modality.demonstrations import aggregate_tasks
-from world_modality.provenance import atomic_path
+from world_modality.program import run
+from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--parts", type=Path, nargs="+", required=True, help="recordings, in the order of the episodes")
 parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
-    with atomic_path(arguments.output) as folder:
+    with making(arguments.output, __file__, {"parts": arguments.parts}) as folder:
         aggregate_tasks(arguments.parts, folder)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -9,12 +9,20 @@ from pathlib import Path
 
 from world_modality.backbones import build_small_encoder, fetch_encoder
 from world_modality.config import Encoder, spec_argument
+from world_modality.program import run
+from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--spec", required=True, type=spec_argument(Encoder), help="the config's encoder (JSON)")
 parser.add_argument("--output", required=True, type=Path, help="folder to write")
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
     build = build_small_encoder if arguments.spec.source == "small" else fetch_encoder
-    build(arguments.spec, arguments.output)
+    with making(arguments.output, __file__, {}, arguments.spec) as folder:
+        build(arguments.spec, folder)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -9,11 +9,19 @@ from pathlib import Path
 
 from world_modality.backbones import build_small_vlm
 from world_modality.config import Vlm, spec_argument
+from world_modality.program import run
+from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--spec", required=True, type=spec_argument(Vlm), help="the config's vlm (JSON)")
 parser.add_argument("--output", required=True, type=Path, help="folder to write")
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
-    build_small_vlm(arguments.spec, arguments.output)
+    with making(arguments.output, __file__, {}, arguments.spec) as folder:
+        build_small_vlm(arguments.spec, folder)
+
+
+if __name__ == "__main__":
+    run(main)

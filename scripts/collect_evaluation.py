@@ -9,6 +9,8 @@ from pathlib import Path
 
 from world_modality.config import EvaluationSpec, spec_argument
 from world_modality.evaluation import collect_evaluation
+from world_modality.program import run
+from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
@@ -18,8 +20,16 @@ parser.add_argument("--videos", type=Path, required=True, help="folder of the ta
 parser.add_argument("--spec", type=spec_argument(EvaluationSpec), required=True, help="what was asked for (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
-    collect_evaluation(
-        arguments.spec, arguments.task, arguments.manifest, arguments.blocks, arguments.videos, arguments.output
-    )
+    inputs = {"manifest": arguments.manifest, "blocks": arguments.blocks, "videos": arguments.videos}
+    spec = {"evaluation": arguments.spec.model_dump(mode="json"), "task": arguments.task}
+    with making(arguments.output, __file__, inputs, spec) as evaluation:
+        collect_evaluation(
+            arguments.spec, arguments.task, arguments.manifest, arguments.blocks, arguments.videos, evaluation
+        )
+
+
+if __name__ == "__main__":
+    run(main)

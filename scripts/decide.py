@@ -6,31 +6,33 @@ comparison writes nothing.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from world_modality.comparison import ComparisonError, read_evaluation
-from world_modality.decision import decide, read_pickup, read_spec
-from world_modality.provenance import write_json, write_text
+from world_modality.comparison import read_evaluation
+from world_modality.config import DecisionSpec, spec_argument
+from world_modality.decision import decide, read_pickup
+from world_modality.files import write_json, write_text
+from world_modality.program import run
+from world_modality.provenance import making
 from world_modality.verdict import render
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--pickup", type=Path, required=True, help="pickup.json of the checkpoint")
+parser.add_argument("--evaluations", type=Path, nargs="+", required=True, help="eval_<option>_<task>.json files")
+parser.add_argument("--spec", type=spec_argument(DecisionSpec), required=True, help="roles, thresholds, labels (JSON)")
+parser.add_argument("--output-json", type=Path, required=True, help="decision.json to write")
+parser.add_argument("--output-text", type=Path, required=True, help="decision.txt to write")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pickup", type=Path, required=True, help="pickup.json of the checkpoint")
-    parser.add_argument("--evaluations", type=Path, nargs="+", required=True, help="eval_<option>_<task>.json files")
-    parser.add_argument("--spec", required=True, help="DecisionSpec as JSON")
-    parser.add_argument("--output-json", type=Path, required=True, help="decision.json to write")
-    parser.add_argument("--output-text", type=Path, required=True, help="decision.txt to write")
-    args = parser.parse_args()
-    evaluations = [read_evaluation(path) for path in args.evaluations]
-    verdict = decide(read_pickup(args.pickup), evaluations, read_spec(args.spec))
-    write_json(args.output_json, verdict.as_json())
-    write_text(args.output_text, render(verdict))
+    arguments = parser.parse_args()
+    inputs = {"pickup": arguments.pickup, "evaluations": arguments.evaluations}
+    with making(arguments.output_json, __file__, inputs, arguments.spec) as output:
+        evaluations = [read_evaluation(path) for path in arguments.evaluations]
+        verdict = decide(read_pickup(arguments.pickup), evaluations, arguments.spec)
+        write_json(output, verdict.as_json())
+    write_text(arguments.output_text, render(verdict))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ComparisonError as error:
-        sys.exit(f"decide: {error}")
+    run(main)

@@ -8,6 +8,8 @@ import argparse
 from pathlib import Path
 
 from world_modality.config import RolloutSpec, spec_argument
+from world_modality.program import run
+from world_modality.provenance import making
 from world_modality.rollout import evaluate_block
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -19,7 +21,15 @@ parser.add_argument("--count", type=int, required=True, help="initial states in 
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
     block = range(arguments.first, arguments.first + arguments.count)
-    evaluate_block(arguments.checkpoint, arguments.spec, arguments.task, arguments.seed, block, arguments.output)
+    spec = {"rollout": arguments.spec.model_dump(mode="json"), "task": arguments.task, "init_states": list(block)}
+    inputs, seeds = {"checkpoint": arguments.checkpoint}, {"train": arguments.seed}
+    with making(arguments.output, __file__, inputs, spec, seeds) as rows:
+        evaluate_block(arguments.checkpoint, arguments.spec, arguments.task, arguments.seed, block, rows)
+
+
+if __name__ == "__main__":
+    run(main)

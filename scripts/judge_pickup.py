@@ -5,26 +5,27 @@ Reads the evaluations of every option in `run` on the pickup tasks, and nothing 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from world_modality.comparison import ComparisonError, read_evaluation
-from world_modality.decision import judge_pickup, read_spec
-from world_modality.provenance import write_json
+from world_modality.comparison import read_evaluation
+from world_modality.config import JudgeSpec, spec_argument
+from world_modality.decision import judge_pickup
+from world_modality.files import write_json
+from world_modality.program import run
+from world_modality.provenance import making
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--evaluations", type=Path, nargs="+", required=True, help="eval_<option>_<task>.json files")
+parser.add_argument("--spec", type=spec_argument(JudgeSpec), required=True, help="the tree's roles and choices (JSON)")
+parser.add_argument("--output", type=Path, required=True, help="pickup.json to write")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--evaluations", type=Path, nargs="+", required=True, help="eval_<option>_<task>.json files")
-    parser.add_argument("--spec", required=True, help="DecisionSpec as JSON")
-    parser.add_argument("--output", type=Path, required=True, help="pickup.json to write")
-    args = parser.parse_args()
-    pickup = judge_pickup([read_evaluation(path) for path in args.evaluations], read_spec(args.spec))
-    write_json(args.output, pickup.as_json())
+    arguments = parser.parse_args()
+    with making(arguments.output, __file__, {"evaluations": arguments.evaluations}, arguments.spec) as output:
+        pickup = judge_pickup([read_evaluation(path) for path in arguments.evaluations], arguments.spec)
+        write_json(output, pickup.as_json())
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ComparisonError as error:
-        sys.exit(f"judge_pickup: {error}")
+    run(main)

@@ -1,23 +1,28 @@
 """Plot the success rate of every option on every task, with Wilson intervals.
 
-Reads `decision.json`; writes one SVG or PNG for people, which no other stage reads.
+Reads `decision.json`; writes one SVG for people, which no other stage reads.
 """
 
 import argparse
 from pathlib import Path
 
+from world_modality.config import Figures, spec_argument
 from world_modality.decision import Verdict
 from world_modality.figures import plot_success, save
-from world_modality.provenance import read_json
+from world_modality.program import run
+from world_modality.provenance import making, read_content
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--decision", type=Path, required=True, help="decision.json")
+parser.add_argument("--spec", type=spec_argument(Figures), required=True, help="the config's figures (JSON)")
+parser.add_argument("--output", type=Path, required=True, help="figure to write (.svg)")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decision", type=Path, required=True, help="decision.json")
-    parser.add_argument("--output", type=Path, required=True, help="figure to write (.svg or .png)")
-    args = parser.parse_args()
-    save(plot_success(Verdict.model_validate(read_json(args.decision))), args.output)
+    arguments = parser.parse_args()
+    with making(arguments.output, __file__, {"decision": arguments.decision}, arguments.spec) as figure:
+        save(plot_success(Verdict.model_validate(read_content(arguments.decision)), arguments.spec), figure)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

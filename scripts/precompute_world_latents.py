@@ -12,6 +12,8 @@ from pathlib import Path
 
 from world_modality.dataset import check_image_key, load_dataset
 from world_modality.encoder import VideoEncoder, encode_dataset
+from world_modality.program import run
+from world_modality.provenance import making
 
 PUBLISHED_ENCODER = "facebook/vjepa2-vitg-fpc64-256"
 
@@ -27,17 +29,27 @@ parser.add_argument("--image_size", type=int, help="side the frames are resized 
 parser.add_argument("--batch_size", type=int, default=64, help="windows encoded at once (64)")
 parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
-    dataset = load_dataset(arguments.dataset, revision=arguments.revision)
-    check_image_key(dataset, arguments.image_key)  # before the encoder loads, which takes long
-    encoder = VideoEncoder.load(arguments.encoder, arguments.encoder_revision, arguments.device, arguments.image_size)
-    encode_dataset(
-        dataset,
-        arguments.image_key,
-        encoder,
-        arguments.temporal_window,
-        arguments.batch_size,
-        arguments.output,
-        dataset_revision=arguments.revision,
-    )
+    inputs = {"dataset": arguments.dataset, "encoder": arguments.encoder}
+    spec = {name: value for name, value in vars(arguments).items() if name not in (*inputs, "output")}
+    with making(arguments.output, __file__, inputs, spec) as table:
+        dataset = load_dataset(arguments.dataset, revision=arguments.revision)
+        check_image_key(dataset, arguments.image_key)  # before the encoder loads, which takes long
+        encoder = VideoEncoder.load(
+            arguments.encoder, arguments.encoder_revision, arguments.device, arguments.image_size
+        )
+        encode_dataset(
+            dataset,
+            arguments.image_key,
+            encoder,
+            arguments.temporal_window,
+            arguments.batch_size,
+            table,
+            dataset_revision=arguments.revision,
+        )
+
+
+if __name__ == "__main__":
+    run(main)

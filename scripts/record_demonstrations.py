@@ -9,14 +9,22 @@ from pathlib import Path
 
 from world_modality.config import RecordSpec, spec_argument
 from world_modality.demonstrations import record_task
-from world_modality.provenance import atomic_path
+from world_modality.program import run
+from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
 parser.add_argument("--spec", type=spec_argument(RecordSpec), required=True, help="what to record (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
-    with atomic_path(arguments.output) as folder:
+    spec = {"record": arguments.spec.model_dump(mode="json"), "task": arguments.task}
+    seeds = {"first_reset": arguments.spec.seed}
+    with making(arguments.output, __file__, {}, spec, seeds) as folder:
         record_task(arguments.task, arguments.spec, folder)
+
+
+if __name__ == "__main__":
+    run(main)

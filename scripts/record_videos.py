@@ -8,6 +8,8 @@ import argparse
 from pathlib import Path
 
 from world_modality.config import RolloutSpec, spec_argument
+from world_modality.program import run
+from world_modality.provenance import making
 from world_modality.rollout import record_videos
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -18,8 +20,14 @@ parser.add_argument("--size", type=int, required=True, help="side of the square 
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
-    record_videos(
-        arguments.checkpoint, arguments.spec, arguments.task, arguments.blocks, arguments.size, arguments.output
-    )
+    inputs = {"checkpoint": arguments.checkpoint, "blocks": arguments.blocks}
+    spec = {"rollout": arguments.spec.model_dump(mode="json"), "task": arguments.task, "size": arguments.size}
+    with making(arguments.output, __file__, inputs, spec) as folder:
+        record_videos(arguments.checkpoint, arguments.spec, arguments.task, arguments.blocks, arguments.size, folder)
+
+
+if __name__ == "__main__":
+    run(main)

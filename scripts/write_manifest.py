@@ -7,12 +7,21 @@ import argparse
 from pathlib import Path
 
 from world_modality.manifest import write_manifest
+from world_modality.program import run
+from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--option", required=True)
 parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, metavar="FOLDER", help="one folder per seed")
 parser.add_argument("--output", type=Path, required=True)
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
-    write_manifest(arguments.option, arguments.checkpoints, arguments.output)
+    spec = {"option": arguments.option}
+    with making(arguments.output, __file__, {"checkpoints": arguments.checkpoints}, spec) as manifest:
+        write_manifest(arguments.option, arguments.checkpoints, manifest)
+
+
+if __name__ == "__main__":
+    run(main)

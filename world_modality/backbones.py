@@ -38,7 +38,8 @@ from transformers import (
 )
 
 from world_modality.config import Encoder, Vlm
-from world_modality.provenance import atomic_path
+from world_modality.errors import InputError
+from world_modality.files import atomic_path
 
 TUBELET = 2  # frames V-JEPA 2 merges into one token, as published
 FRAMES_PER_CLIP = 64
@@ -73,10 +74,10 @@ def build_small_encoder(spec: Encoder, folder: str | Path) -> None:
     """Write a V-JEPA 2 of the spec's sizes, with random weights drawn from `spec.seed`, and its video processor.
 
     Raises:
-        ValueError: the spec asks for a published encoder.
+        InputError: the spec asks for a published encoder.
     """
     if spec.source != "small":
-        raise ValueError(f"encoder.source is {spec.source}: only a small encoder is built")
+        raise InputError(f"encoder.source is {spec.source}: only a small encoder is built")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         model = VJEPA2Model(_encoder_config(spec))
@@ -90,10 +91,10 @@ def fetch_encoder(spec: Encoder, folder: str | Path) -> None:
     """Write the published V-JEPA 2 the spec names, at its pinned commit: its configs and its safetensors.
 
     Raises:
-        ValueError: the spec asks for a small encoder.
+        InputError: the spec asks for a small encoder.
     """
     if spec.source != "hub":
-        raise ValueError(f"encoder.source is {spec.source}: only a published encoder is fetched")
+        raise InputError(f"encoder.source is {spec.source}: only a published encoder is fetched")
     with atomic_path(folder) as temporary:
         snapshot_download(
             spec.repo_id, revision=spec.revision, local_dir=temporary, allow_patterns=["*.json", "*.safetensors"]

@@ -19,6 +19,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from world_modality.config import OptionName
+from world_modality.errors import InputError
 from world_modality.evaluation import Episode
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -29,7 +30,7 @@ EPISODE_KEY = ["task", "init_state_id", "train_seed"]
 CONDITIONS = ["init_state_sha256", "env_seed", "noise_seed"]  # equal wherever the key is equal
 
 
-class ComparisonError(ValueError):
+class ComparisonError(InputError):
     """An evaluation is unusable, or the comparison would be incomplete or unfair; the message names the offender."""
 
 
@@ -66,8 +67,8 @@ class Evaluation(_Record):
     checkpoint: Checkpoint
     task: Task
     suite_tasks: int = Field(gt=0, description="tasks in the whole suite")
-    scale: str
     training_budget: dict[str, Any]
+    learning_schedule: dict[str, float]
     world: dict[SeedName, WorldPath] | None
     episodes: tuple[Episode, ...] = Field(min_length=1)
 
@@ -181,7 +182,7 @@ def check_comparable(evaluations: Sequence[Evaluation], reference: str) -> None:
 
 
 def _check_same_experiment(evaluation: Evaluation, reference: Evaluation) -> None:
-    for part in ("protocol", "training_budget", "suite_tasks", "scale"):
+    for part in ("protocol", "training_budget", "suite_tasks"):
         difference = _first_difference(part, getattr(evaluation, part), getattr(reference, part))
         if difference:
             key, here, there = difference

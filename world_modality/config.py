@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,8 @@ from pydantic import (
     model_validator,
 )
 
+from world_modality.errors import InputError
+
 
 def _distinct(values):
     for i, value in enumerate(values):
@@ -34,11 +36,13 @@ def _distinct(values):
 
 
 Camera = Literal["front", "wrist"]
+Scale = Literal["embedded", "smoke", "full"]
 Cameras = Annotated[tuple[Camera, ...], AfterValidator(_distinct)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9-]*$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 Naturals = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+Color = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")]
 OptionNames = Annotated[list[OptionName], AfterValidator(_distinct)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -46,7 +50,7 @@ LIBERO_SUITE_SIZES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 
 INIT_STATES_PER_TASK = 50
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """The experiment's configuration is wrong; the message names each offending key."""
 
 
@@ -193,9 +197,6 @@ class Hyperparameters(_Section):
     ema_decay: float = Field(
         ge=0, lt=1, description="decay of the averaged weights that are saved; 0: the last weights"
     )
-    save_every: PositiveInt = Field(description="updates between two saved training states [steps]")
-    cache_frames: bool = Field(description="keep every decoded image in memory (where they fit)")
-    loader_workers: int = Field(ge=0, description="processes that load batches beside the training")
 
     @model_validator(mode="after")
     def _check(self):
@@ -207,9 +208,12 @@ class Hyperparameters(_Section):
 
 
 class Training(Hyperparameters):
-    """The hyperparameters, and how many checkpoints of each option are trained with them."""
+    """The hyperparameters, how many checkpoints of each option are trained with them, and how a training runs."""
 
     seeds: Naturals = Field(description="one checkpoint per option and seed (model, data order and flow noise)")
+    save_every: PositiveInt = Field(description="updates between two saved training states [steps]; changes no weights")
+    cache_frames: bool = Field(description="keep every decoded image in memory, where they fit; changes no weights")
+    loader_workers: int = Field(ge=0, description="processes that load batches; changes no weights")
 
 
 class Evaluation(_Section):
@@ -229,8 +233,8 @@ class Evaluation(_Section):
         return self
 
 
-class Decision(_Section):
-    """The decision tree's roles, thresholds and choices; the tree itself is code."""
+class Tree(_Section):
+    """Who plays which part in the decision tree, and what it schedules; the tree itself is code."""
 
     pickup_tasks: Naturals = Field(description="tasks the tree asks about")
     baseline: OptionName = Field(description="the option without a world modality (E0)")
@@ -241,17 +245,41 @@ class Decision(_Section):
         description="always: run the wrist options whatever the branch; the branch is reported the same"
     )
     on_success: OptionNames = Field(description="options to run where world helps or is neutral: [] or the fusion")
+
+
+class Decision(Tree):
+    """The tree, and the thresholds of what is reported beside it."""
+
     min_baseline_success: Fraction = Field(description="below this pooled pickup success of the baseline: VOID")
     confidence: float = Field(gt=0.5, lt=1, description="confidence level of the reported intervals")
+    margin: float = Field(
+        gt=0, lt=1, description="non-inferiority margin: a loss of pickup success that would not matter [fraction]"
+    )
     min_world_effect: float = Field(
         ge=0, description="|tanh(gate)| or action change (RMS) below this: the decision says `world path inactive`"
     )
 
 
-class Option(_Section):
-    """One row of the option table. A row with `checkpoint_of` states only what it changes at rollout."""
+class Figures(_Section):
+    """How the figures look."""
 
-    label: str = Field(min_length=1, description="what the option is, in words")
+    task_colors: Annotated[list[Color], Field(min_length=1)] = Field(
+        description="colours of the tasks, in order, again from the first where there are more tasks"
+    )
+    pickup_color: Color = Field(description="colour of the pickup tasks pooled")
+
+
+class LearningSchedule(_Section):
+    """What an option's training may do otherwise than `training` says; the decision reports it."""
+
+    learning_rate: float | None = Field(default=None, gt=0, le=1, description="peak of AdamW's learning rate")
+    warmup_steps: int | None = Field(default=None, ge=0, description="linear warm-up [steps]")
+    final_learning_rate: float | None = Field(default=None, gt=0, le=1, description="end of the cosine decay")
+
+
+class OptionRow(_Section):
+    """What an option is to the decision tree: what it sees, and whose checkpoint it rolls out."""
+
     cameras: Cameras = Field(default=(), description="cameras of the world latents; none: no world modality")
     memory: Literal["predicted", "zero"] = Field(
         default="predicted", description="what the policy attends to: Prophet's prediction, or zeros in its place"
@@ -272,10 +300,23 @@ class Option(_Section):
         return self
 
 
+class Option(OptionRow):
+    """One row of the option table. A row with `checkpoint_of` states only what it changes at rollout."""
+
+    label: str = Field(min_length=1, description="what the option is, in words")
+    training: LearningSchedule | None = Field(default=None, description="its own learning schedule, where it needs one")
+
+    @model_validator(mode="after")
+    def _check_training(self):
+        if self.checkpoint_of and self.training:
+            raise ValueError("a row with checkpoint_of trains nothing, so it takes no training")
+        return self
+
+
 class Experiment(_Section):
     """The whole of `config.yaml`."""
 
-    scale: Literal["embedded", "smoke", "full"] = Field(description="how the verdict calls itself")
+    scale: Scale = Field(description="how the verdict calls itself")
     device: Literal["cpu", "cuda"] = Field(description="where encoding, training and rollouts compute")
     image_keys: dict[Camera, str] = Field(description="the cameras' keys in the dataset")
     simulation: Simulation
@@ -288,6 +329,7 @@ class Experiment(_Section):
     training: Training
     evaluation: Evaluation
     decision: Decision
+    figures: Figures
     run: OptionNames = Field(min_length=2, description="options that are always evaluated")
     options: dict[OptionName, Option] = Field(description="the option table")
 
@@ -336,6 +378,11 @@ class Experiment(_Section):
                 raise ValueError(f"options.{name}.memory: {option.checkpoint_of} has no world modality")
             if source and option.images == "blank" and source.cameras:
                 raise ValueError(f"options.{name}.images: blank leaves {option.checkpoint_of}'s cameras nothing to see")
+        for name, option in self.options.items():
+            try:
+                self._hyperparameters(option)
+            except ValidationError as error:
+                raise ValueError(f"options.{name}.training: {error.errors()[0]['msg']}") from None
         for role in (decision.baseline, decision.world):
             if role not in self.run:
                 raise ValueError(f"run: the tree needs {role}")
@@ -424,8 +471,14 @@ class Experiment(_Section):
             world=self.world if option.cameras else None,
             vlm=self.vlm,
             policy=self.policy,
-            training=Hyperparameters.model_validate(self.training.model_dump(exclude={"seeds"})),
+            training=self._hyperparameters(option),
         )
+
+    def _hyperparameters(self, option: Option) -> Hyperparameters:
+        """Those of `training`, with the option's own learning schedule."""
+        values = {name: getattr(self.training, name) for name in Hyperparameters.model_fields}
+        own = option.training.model_dump(exclude_none=True) if option.training else {}
+        return Hyperparameters(**values | own)
 
     def rollout_spec(self, name: str) -> RolloutSpec:
         option, source = self._option(name), self.options[self.checkpoint_option(name)]
@@ -445,15 +498,25 @@ class Experiment(_Section):
         )
 
     def evaluation_spec(self, name: str) -> EvaluationSpec:
-        return EvaluationSpec(
-            rollout=self.rollout_spec(name),
-            label=self.options[name].label,
-            scale=self.scale,
-            episodes=self.evaluation.episodes,
-        )
+        return EvaluationSpec(rollout=self.rollout_spec(name), episodes=self.evaluation.episodes)
+
+    def judge_spec(self) -> JudgeSpec:
+        tree = Tree(**{name: getattr(self.decision, name) for name in Tree.model_fields})
+        return JudgeSpec(decision=tree, options=self._rows(self.run), run=self.run)
 
     def decision_spec(self) -> DecisionSpec:
-        return DecisionSpec(decision=self.decision, options=self.options, run=self.run, scale=self.scale)
+        reported = dict.fromkeys([*self.run, self.decision.wrist, *self.decision.on_success])
+        labels = {name: self.options[name].label for name in reported}
+        return DecisionSpec(
+            decision=self.decision, options=self._rows(reported), run=self.run, labels=labels, scale=self.scale
+        )
+
+    def _rows(self, names: Iterable[str]) -> dict[str, OptionRow]:
+        """The rows of some options, and of those whose checkpoints they roll out."""
+        wanted = dict.fromkeys([*names, *(self.checkpoint_option(name) for name in names)])
+        return {
+            name: OptionRow(**{f: getattr(self.options[name], f) for f in OptionRow.model_fields}) for name in wanted
+        }
 
 
 class RecordSpec(_Section):
@@ -506,18 +569,33 @@ class EvaluationSpec(_Section):
     """What an evaluation file says beside its episodes."""
 
     rollout: RolloutSpec
-    label: str
-    scale: str
     episodes: int
 
 
-class DecisionSpec(_Section):
-    """What the judgement and the decision depend on, beside the evaluations."""
+class JudgeSpec(_Section):
+    """What the judgement of the pickup tasks depends on, beside the evaluations."""
+
+    decision: Tree
+    options: dict[OptionName, OptionRow] = Field(description="the options that may be evaluated")
+    run: list[OptionName]
+
+    @model_validator(mode="after")
+    def _check(self):
+        for name in self.run:
+            if name not in self.options:
+                raise ValueError(f"no option {name}; {_nearest(name, self.options)}")
+        for name in (self.decision.baseline, self.decision.world):
+            if name not in self.run:
+                raise ValueError(f"run: the tree needs {name}")
+        return self
+
+
+class DecisionSpec(JudgeSpec):
+    """What the decision depends on, beside the evaluations and the judgement."""
 
     decision: Decision
-    options: dict[OptionName, Option]
-    run: list[OptionName]
-    scale: str
+    labels: dict[OptionName, str]
+    scale: Scale
 
 
 def load_experiment(config: dict[str, Any]) -> Experiment:
@@ -565,7 +643,7 @@ def _fields_at(location: tuple) -> list[str]:
     model: Any = Experiment
     for part in location:
         field = model.model_fields.get(part) if part != "options" else None
-        model = Option if field is None else field.annotation
+        model = Option if field is None else next(iter(get_args(field.annotation)), field.annotation)
     return list(model.model_fields)
 
 

@@ -19,22 +19,23 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import decode_video_frames
 from torch import Tensor
 
-from world_modality.provenance import text_sha256, tree_sha256
+from world_modality.errors import InputError
+from world_modality.files import text_sha256, tree_sha256
 
 
 def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDataset:
     """Load a dataset from a folder, or from the hub by its id.
 
     Raises:
-        FileNotFoundError: `dataset` looks like a folder and is none.
-        ValueError: an instruction is empty, or the frames are not those of the episodes.
+        InputError: `dataset` looks like a folder and is none, an instruction is empty, or the frames are not those of
+            the episodes.
     """
     if Path(dataset).is_dir():
         loaded = LeRobotDataset(Path(dataset).name, root=dataset)
     elif str(dataset).count("/") == 1 and not str(dataset).startswith((".", "/")):
         loaded = LeRobotDataset(str(dataset), revision=revision)
     else:
-        raise FileNotFoundError(f"{dataset}: neither a folder nor a hub id (owner/name)")
+        raise InputError(f"{dataset}: neither a folder nor a hub id (owner/name)")
     instructions(loaded)
     episode_bounds(loaded)
     return loaded
@@ -50,33 +51,33 @@ def instructions(dataset: LeRobotDataset) -> dict[int, str]:
     """The instruction of each task index.
 
     Raises:
-        ValueError: one is empty.
+        InputError: one is empty.
     """
     by_index = {int(row.task_index): str(task) for task, row in dataset.meta.tasks.iterrows()}
     for number, instruction in by_index.items():
         if not instruction.strip():
-            raise ValueError(f"{dataset.repo_id}: task {number} has an empty instruction")
+            raise InputError(f"{dataset.repo_id}: task {number} has an empty instruction")
     return by_index
 
 
 def check_image_key(dataset: LeRobotDataset, image_key: str) -> None:
-    """Raise ValueError, naming the valid keys, where the dataset has no such camera."""
+    """Raise InputError, naming the valid keys, where the dataset has no such camera."""
     if image_key not in dataset.meta.camera_keys:
-        raise ValueError(f"{image_key}: the dataset has no such camera; valid: {', '.join(dataset.meta.camera_keys)}")
+        raise InputError(f"{image_key}: the dataset has no such camera; valid: {', '.join(dataset.meta.camera_keys)}")
 
 
 def episode_bounds(dataset: LeRobotDataset) -> list[tuple[int, int]]:
     """First row and one past the last row of each episode, checked against the frames themselves."""
     episodes = dataset.meta.episodes
     if episodes is None:
-        raise ValueError(f"{dataset.repo_id}: no episode metadata, so no way to keep windows within episodes")
+        raise InputError(f"{dataset.repo_id}: no episode metadata, so no way to keep windows within episodes")
     bounds = list(zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True))
     columns = dataset.hf_dataset.select_columns(["index", "episode_index"]).with_format("numpy")[:]
     lengths = [end - start for start, end in bounds]
     expected = np.repeat(np.arange(len(bounds)), lengths)
     whole = np.array_equal(columns["index"], np.arange(sum(lengths)))
     if not whole or not np.array_equal(columns["episode_index"], expected):
-        raise ValueError(
+        raise InputError(
             f"{dataset.repo_id}: its {len(columns['index'])} frames are not those of its {len(bounds)} episodes "
             f"({sum(lengths)} frames in order); load the whole dataset"
         )

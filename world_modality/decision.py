@@ -19,13 +19,12 @@ Only the options in these roles can be adopted, and a role is never given to a r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from world_modality.comparison import (
     ComparisonError,
@@ -35,7 +34,8 @@ from world_modality.comparison import (
     check_complete,
     episode_table,
 )
-from world_modality.config import Decision, DecisionSpec, OptionName
+from world_modality.config import Decision, DecisionSpec, JudgeSpec, OptionName, Scale
+from world_modality.provenance import read_content
 from world_modality.statistics import (
     Interval,
     chance_of_worse_if_equal,
@@ -101,6 +101,7 @@ class OptionResult(_Model):
     all_tasks: Rate = Field(description="all evaluated tasks pooled")
     blind_as_good: bool = Field(description="no picture reaches it, and it is as good as the baseline on pickup")
     world: dict[str, WorldPath] | None = Field(description="per training seed; null where there is no world path")
+    learning_schedule: dict[str, float] | None = Field(description="its own, where it is not the baseline's")
     world_inactive: bool = Field(description="trained to attend to predictions, which hardly change its actions")
 
 
@@ -125,7 +126,7 @@ class Verdict(_Model):
 
     token: Token
     branch: Branch
-    scale: Literal["embedded", "smoke", "full"]
+    scale: Scale
     settings: Decision = Field(description="roles, thresholds and choices the tree ran with")
     scheduled: list[OptionName] = Field(description="options the checkpoint scheduled")
     suite_tasks: int = Field(description="tasks in the whole suite")
@@ -144,45 +145,18 @@ class Verdict(_Model):
 # ---- the options ----------------------------------------------------------------------------------------------------
 
 
-def read_spec(text: str) -> DecisionSpec:
-    """Parse `--spec`, which a person may have written by hand.
-
-    Raises:
-        ComparisonError: a key is wrong, or a role is given to an option that cannot have it.
-    """
-    try:
-        spec = DecisionSpec.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ComparisonError(f"{'.'.join(['spec', *map(str, first['loc'])])}: {first['msg']}") from None
-    decision = spec.decision
-    roles = [name for name in (decision.baseline, decision.world, decision.wrist, decision.fusion) if name]
-    for name in [*roles, *spec.run, *decision.on_success]:
-        if name not in spec.options:
-            raise ComparisonError(f"spec: no option {name}; valid: {', '.join(spec.options)}")
-    for name in roles:
-        if _source(spec, name) != name:
-            raise ComparisonError(
-                f"spec: {name} is not trained itself (checkpoint_of), so it takes no part in the tree"
-            )
-    for name in (decision.baseline, decision.world):
-        if name not in spec.run:
-            raise ComparisonError(f"spec.run: the tree needs {name}")
-    return spec
-
-
-def _source(spec: DecisionSpec, name: str) -> str:
+def _source(spec: JudgeSpec, name: str) -> str:
     """The option whose training made the checkpoint that `name` rolls out."""
     return spec.options[name].checkpoint_of or name
 
 
-def _sees(spec: DecisionSpec, name: str) -> bool:
+def _sees(spec: JudgeSpec, name: str) -> bool:
     """Whether any picture reaches the policy, directly or through the world latents."""
     option, source = spec.options[name], spec.options[_source(spec, name)]
     return bool(source.cameras) or "blank" not in (option.images, source.images)
 
 
-def _predicts(spec: DecisionSpec, name: str) -> bool:
+def _predicts(spec: JudgeSpec, name: str) -> bool:
     """Whether the option was trained to attend to Prophet's predictions."""
     option = spec.options[name]
     return bool(option.cameras) and option.memory == "predicted"
@@ -191,7 +165,7 @@ def _predicts(spec: DecisionSpec, name: str) -> bool:
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
 
 
-def judge_pickup(evaluations: Sequence[Evaluation], spec: DecisionSpec) -> Pickup:
+def judge_pickup(evaluations: Sequence[Evaluation], spec: JudgeSpec) -> Pickup:
     """Choose the branch, and say which options run next.
 
     Args:
@@ -216,7 +190,7 @@ def judge_pickup(evaluations: Sequence[Evaluation], spec: DecisionSpec) -> Picku
     )
 
 
-def _schedule(branch: Branch, spec: DecisionSpec) -> list[str]:
+def _schedule(branch: Branch, spec: JudgeSpec) -> list[str]:
     decision = spec.decision
     wanted = [decision.wrist] if branch == "wrist" or decision.wrist_experiment == "always" else []
     wanted += decision.on_success if branch == "success" else []
@@ -236,10 +210,8 @@ def _count(evaluations: Iterable[Evaluation], option: str, tasks: Iterable[int] 
     return OptionCounts(tasks=counts, pooled=pooled)
 
 
-def _check_spec(evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
+def _check_spec(evaluations: Iterable[Evaluation], spec: JudgeSpec) -> None:
     for e in evaluations:
-        if e.scale != spec.scale:
-            raise ComparisonError(f"{e.name}: made at scale {e.scale}, but the spec says {spec.scale}")
         if e.checkpoint.source_option != _source(spec, e.option):
             raise ComparisonError(
                 f"{e.name}: rolled out {e.checkpoint.source_option}'s checkpoint, not {_source(spec, e.option)}'s"
@@ -258,7 +230,7 @@ def read_pickup(path: str | Path) -> Pickup:
         ComparisonError: it is missing or malformed.
     """
     try:
-        return Pickup.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+        return Pickup.model_validate(read_content(path))
     except (OSError, ValueError) as error:
         raise ComparisonError(f"{path}: not a pickup.json ({str(error).splitlines()[0]})") from None
 
@@ -329,16 +301,19 @@ def _result(
 ) -> OptionResult:
     counts, decision = _count(evaluations, name), spec.decision
     world = next(e.world for e in evaluations if e.option == name)
+    schedules = {e.option: e.learning_schedule for e in evaluations}
+    own = {k: v for k, v in schedules[name].items() if v != schedules[decision.baseline][k]}
     weakest = min((min(p.gate, p.action_change_rms) for p in (world or {}).values()), default=None)
     return OptionResult(
         name=name,
-        label=spec.options[name].label,
+        label=spec.labels[name],
         checkpoint_of=spec.options[name].checkpoint_of,
         tasks={task: _rate(c, decision) for task, c in counts.tasks.items()},
         pickup=_rate(pooled[name], decision),
         all_tasks=_rate(counts.pooled, decision),
         blind_as_good=not _sees(spec, name) and pooled[name].successes >= pooled[decision.baseline].successes,
         world=world,
+        learning_schedule=own or None,
         world_inactive=_predicts(spec, name) and weakest is not None and weakest < decision.min_world_effect,
     )
 

@@ -27,9 +27,11 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.utils import STATS_PATH
 
 from world_modality.config import RecordSpec
+from world_modality.errors import InputError
 from world_modality.expert import HORIZON, ScriptedExpert
+from world_modality.files import read_json, write_json
 from world_modality.progress import Progress
-from world_modality.provenance import package_versions, read_json, write_json
+from world_modality.provenance import package_versions
 from world_modality.simulation import (
     ACTION_DIM,
     CONTROL_FREQUENCY,
@@ -48,7 +50,7 @@ Frame = dict[str, Any]
 disable_progress_bars()  # one per episode, in between the progress lines
 
 
-class RecordingError(RuntimeError):
+class RecordingError(InputError):
     """The demonstrations asked for could not be recorded."""
 
 

@@ -32,6 +32,7 @@ from transformers import AutoConfig, VJEPA2Config, VJEPA2Model
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from world_modality.dataset import CameraFrames, dataset_fingerprint
+from world_modality.errors import InputError
 from world_modality.latents import LatentSpec, past_rows, write_latents
 from world_modality.progress import Progress
 from world_modality.provenance import package_versions
@@ -63,16 +64,16 @@ class VideoEncoder:
             image_size: side of the square the frames are resized to [px]; by default the one it was trained with.
 
         Raises:
-            FileNotFoundError: `encoder` is neither a folder nor a hub id.
-            ValueError: another architecture, missing weights, or an image size that is no multiple of the patches.
+            InputError: `encoder` is neither a folder nor a hub id, another architecture, missing weights, or an image
+                size that is no multiple of the patches.
         """
         local = _is_folder(encoder)
         config = AutoConfig.from_pretrained(encoder, revision=revision)
         if config.model_type != "vjepa2":
-            raise ValueError(f"{encoder} is a {config.model_type}, not a V-JEPA 2 (vjepa2)")
+            raise InputError(f"{encoder} is a {config.model_type}, not a V-JEPA 2 (vjepa2)")
         config.crop_size = image_size or config.crop_size
         if config.crop_size % config.patch_size:
-            raise ValueError(f"image size {config.crop_size} is not a multiple of the patch size {config.patch_size}")
+            raise InputError(f"image size {config.crop_size} is not a multiple of the patch size {config.patch_size}")
         model = _load_weights(encoder, revision, config).to(device)
         return cls(model, Path(encoder).resolve().name if local else str(encoder), revision)
 
@@ -103,10 +104,10 @@ class VideoEncoder:
         """Latents of windows, (N, m, 3, H, W) uint8 or float in [0, 1] → (N, D) float32, on the encoder's device.
 
         Raises:
-            ValueError: another shape, pixels out of range, or m greater than the tubelet and no multiple of it.
+            InputError: another shape, pixels out of range, or m greater than the tubelet and no multiple of it.
         """
         if windows.ndim != 5 or windows.shape[2] != 3:
-            raise ValueError(f"windows have shape {tuple(windows.shape)}, expected (N, m, 3, H, W)")
+            raise InputError(f"windows have shape {tuple(windows.shape)}, expected (N, m, 3, H, W)")
         self.check_window(windows.shape[1])
         frames = windows.to(self.model.device).flatten(0, 1)
         pixels = self._preprocess(frames).unflatten(0, windows.shape[:2])
@@ -114,10 +115,10 @@ class VideoEncoder:
         return tokens.float().mean(1)
 
     def check_window(self, window: int) -> None:
-        """Raise ValueError where windows of so many frames would not be encoded whole."""
+        """Raise InputError where windows of so many frames would not be encoded whole."""
         tubelet = self.model.config.tubelet_size
         if window < 1 or (window > tubelet and window % tubelet):
-            raise ValueError(f"a window of {window} frames: V-JEPA 2 takes up to {tubelet} or a multiple of {tubelet}")
+            raise InputError(f"a window of {window} frames: V-JEPA 2 takes up to {tubelet} or a multiple of {tubelet}")
 
     def _preprocess(self, frames: Tensor) -> Tensor:
         """(n, 3, H, W) uint8 or float in [0, 1] → (n, 3, S, S) float32, normalized."""
@@ -133,7 +134,7 @@ def _is_folder(encoder: str | Path) -> bool:
         return True
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(encoder)):
         return False
-    raise FileNotFoundError(f"{encoder}: neither a folder nor a hub id (owner/name)")
+    raise InputError(f"{encoder}: neither a folder nor a hub id (owner/name)")
 
 
 def _load_weights(encoder: str | Path, revision: str | None, config: VJEPA2Config) -> VJEPA2Model:
@@ -147,7 +148,7 @@ def _load_weights(encoder: str | Path, revision: str | None, config: VJEPA2Confi
         output_loading_info=True,
     )
     if report["missing_keys"]:
-        raise ValueError(f"{encoder} lacks weights of V-JEPA 2: {', '.join(sorted(report['missing_keys'])[:3])}, …")
+        raise InputError(f"{encoder} lacks weights of V-JEPA 2: {', '.join(sorted(report['missing_keys'])[:3])}, …")
     return model.eval().requires_grad_(False)
 
 
@@ -165,10 +166,10 @@ def _unit_range(frames: Tensor) -> Tensor:
     if frames.dtype == torch.uint8:
         return frames.float() / 255
     if not frames.dtype.is_floating_point:
-        raise ValueError(f"frames are {frames.dtype}, expected uint8 or float in [0, 1]")
+        raise InputError(f"frames are {frames.dtype}, expected uint8 or float in [0, 1]")
     low, high = (float(extreme) for extreme in frames.aminmax())
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"float frames range from {low:g} to {high:g}, expected [0, 1]")
+        raise InputError(f"float frames range from {low:g} to {high:g}, expected [0, 1]")
     return frames.float()
 
 
@@ -216,7 +217,7 @@ def encode_dataset(
         dataset_revision: commit of a dataset from the hub, recorded.
 
     Raises:
-        ValueError: the dataset has no such camera, is not whole, or windows of that length are not encoded whole.
+        InputError: the dataset has no such camera, is not whole, or windows of that length are not encoded whole.
     """
     frames = CameraFrames(dataset, image_key)
     encoder.check_window(window)

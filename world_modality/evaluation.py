@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 
 from world_modality.config import LIBERO_SUITE_SIZES, EvaluationSpec, RolloutSpec
-from world_modality.provenance import read_json, text_sha256, write_json
+from world_modality.errors import InputError
+from world_modality.files import read_json, text_sha256, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def read_rows(blocks: list[Path]) -> list[dict]:
     """The lines of several blocks, by training seed and initial state.
 
     Raises:
-        ValueError: a line is truncated, or an episode appears twice.
+        InputError: a line is truncated, or an episode appears twice.
     """
     rows = []
     for path in blocks:
@@ -61,10 +62,10 @@ def read_rows(blocks: list[Path]) -> list[dict]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
-                raise ValueError(f"{path}:{number}: not a whole line of JSON") from None
+                raise InputError(f"{path}:{number}: not a whole line of JSON") from None
     keys = [(row["train_seed"], row["init_state_id"]) for row in rows]
     if len(set(keys)) != len(keys):
-        raise ValueError(f"{blocks[0].parent}: an episode appears twice")
+        raise InputError(f"{blocks[0].parent}: an episode appears twice")
     return sorted(rows, key=lambda row: (row["train_seed"], row["init_state_id"]))
 
 
@@ -91,7 +92,7 @@ def collect_evaluation(
     """Join the blocks of one option and task into `eval_<option>_<task>.json`.
 
     Raises:
-        ValueError: an episode is missing, or was made by another checkpoint or under another protocol.
+        InputError: an episode is missing, or was made by another checkpoint or under another protocol.
     """
     rollout, trained = spec.rollout, read_json(manifest)
     hashes = {int(seed): checkpoint["weights_sha256"] for seed, checkpoint in trained["seeds"].items()}
@@ -101,14 +102,12 @@ def collect_evaluation(
     episodes = [episode_of(row) for row in rows]
     wanted = [(seed, init_state) for seed in sorted(hashes) for init_state in range(spec.episodes)]
     if [(e.train_seed, e.init_state_id) for e in episodes] != wanted:
-        raise ValueError(f"{rollout.option}, task {task_id}: the blocks do not hold episodes 0 to {spec.episodes - 1}")
+        raise InputError(f"{rollout.option}, task {task_id}: the blocks do not hold episodes 0 to {spec.episodes - 1}")
     film = {episode: str(videos / name) for name, episode in filmed_episodes(episodes).items()}
     protocol = rollout.protocol
     evaluation = {
-        "scale": spec.scale,
         "suite_tasks": LIBERO_SUITE_SIZES[protocol.simulation.suite],
         "task": {"id": task_id, "description": rows[0]["instruction"]},
-        "option": {"name": rollout.option, "label": spec.label},
         "protocol": protocol.model_dump(mode="json") | {"versions": rows[0]["versions"]},
         "rollout": {"memory": rollout.memory, "images": rollout.images, "world_cameras": list(rollout.world_cameras)},
         "checkpoint": {
@@ -118,6 +117,7 @@ def collect_evaluation(
         },
         "world": {f"seed_{seed}": c["world"] for seed, c in trained["seeds"].items() if c["world"]} or None,
         "training_budget": trained["training_budget"],
+        "learning_schedule": trained["learning_schedule"],
         "episodes": [dataclasses.asdict(episode) | {"video": film.get(episode)} for episode in episodes],
     }
     write_json(output, evaluation)
@@ -134,4 +134,4 @@ def _check_row(row: dict, rollout: RolloutSpec, task_id: int, hashes: dict[int, 
     for key, value in expected.items():
         if row[key] != value:
             where = f"{rollout.option}, task {task_id}, init state {row['init_state_id']}"
-            raise ValueError(f"{where}: the rollout's {key} is {row[key]}, expected {value}")
+            raise InputError(f"{where}: the rollout's {key} is {row[key]}, expected {value}")

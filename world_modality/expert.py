@@ -19,6 +19,7 @@ from typing import Literal
 
 import numpy as np
 
+from world_modality.errors import InputError
 from world_modality.simulation import ACTION_DIM, LiberoSimulation
 
 SUITE = "libero_spatial"
@@ -75,7 +76,7 @@ class ScriptedExpert:
 
     def __init__(self, simulation: LiberoSimulation):
         if simulation.spec.suite != SUITE:
-            raise ValueError(f"the scripted expert knows {SUITE}, not {simulation.spec.suite}")
+            raise InputError(f"the scripted expert knows {SUITE}, not {simulation.spec.suite}")
         self._simulation = simulation
         self._grasp = GRASPS.get(simulation.task_id, Grasp())
         self._start_yaw = _yaw(simulation.grip_rotation())

@@ -7,25 +7,25 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from world_modality.config import Figures
 from world_modality.decision import Rate, Verdict
-from world_modality.provenance import atomic_path
-
-FORMATS = {".svg": {"Date": None}, ".png": {"Software": None}}  # metadata that would differ from run to run
+from world_modality.errors import InputError
+from world_modality.files import atomic_path
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure without dates or random ids.
 
     Raises:
-        ValueError: the path ends in something other than a key of `FORMATS`.
+        InputError: the path does not end in .svg.
     """
-    if path.suffix not in FORMATS:
-        raise ValueError(f"{path}: figures are written as {' or '.join(FORMATS)}")
+    if path.suffix != ".svg":
+        raise InputError(f"{path}: figures are written as .svg")
     with matplotlib.rc_context({"svg.hashsalt": "world_modality"}), atomic_path(path) as temporary:
-        figure.savefig(temporary, metadata=FORMATS[path.suffix], dpi=150)
+        figure.savefig(temporary, metadata={"Date": None})
 
 
-def plot_success(verdict: Verdict) -> Figure:
+def plot_success(verdict: Verdict, look: Figures) -> Figure:
     """Success rate of each option on each task and on the pickup tasks together, with Wilson intervals."""
     tasks = sorted(verdict.tasks)
     series = [(f"task {task}", [option.tasks[task] for option in verdict.options]) for task in tasks]
@@ -35,8 +35,9 @@ def plot_success(verdict: Verdict) -> Figure:
     axes = figure.subplots()
     for number, (label, rates) in enumerate(series):
         offset = 0.7 * ((number + 0.5) / len(series) - 0.5)
-        color = "black" if label == "pickup tasks" else f"C{number}"
-        _draw_rates(axes, rates, offset, label=label, color=color, fmt="D" if color == "black" else "o")
+        pooled = number == len(tasks)
+        color = look.pickup_color if pooled else look.task_colors[number % len(look.task_colors)]
+        _draw_rates(axes, rates, offset, label=label, color=color, fmt="D" if pooled else "o")
     axes.set_yticks(range(count), [option.name for option in verdict.options])
     axes.set(xlim=(-2, 102), ylim=(count - 0.5, -0.5), xlabel="success rate [%]")
     axes.set_title(f"{verdict.scale} scale, {100 * verdict.settings.confidence:g}% Wilson intervals", fontsize="medium")

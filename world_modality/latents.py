@@ -28,13 +28,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from world_modality.provenance import atomic_path
+from world_modality.errors import InputError
+from world_modality.files import atomic_path
 
 METADATA_KEY = b"world_modality.latents"
 ROW_GROUP_ROWS = 4096  # a row group closes at the first episode end after so many rows
 
 
-class LatentTableError(ValueError):
+class LatentTableError(InputError):
     """A latent table breaks the contract or is not the one expected; the message names the file and the offender."""
 
 
@@ -106,9 +107,8 @@ class LatentTable:
             expect: fields of `LatentSpec` with the values they must have, e.g. `{"window": 4}`.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            LatentTableError: the file is truncated or damaged, lacks its metadata, has other columns, numbers its
-                frames or episodes wrongly, holds NaN, infinite or all-zero latents, or differs from `expect`.
+            LatentTableError: there is no such file, it is truncated or damaged, lacks its metadata, has other columns,
+                numbers its frames or episodes wrongly, holds NaN, infinite or all-zero latents, or differs from `expect`.
         """
         file = _open_parquet(path)
         spec = _read_spec(path, file.schema_arrow)
@@ -204,7 +204,7 @@ def _outside(rows: Tensor, length: int) -> int:
 
 def _open_parquet(path: str | Path) -> pq.ParquetFile:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such latent table")
+        raise LatentTableError(f"{path}: no such latent table")
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from world_modality.provenance import file_sha256, read_json, write_json
+from world_modality.config import LearningSchedule
+from world_modality.errors import InputError
+from world_modality.files import file_sha256, read_json, write_json
 
 
 def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
     """Join the `training.json` of each seed's checkpoint into `ckpt_<option>/manifest.json`.
 
     Raises:
-        ValueError: a checkpoint is another option's, or its weights are not those its training recorded.
+        InputError: a checkpoint is another option's, or its weights are not those its training recorded.
     """
     records = {}
     for folder in checkpoints:
         record = read_json(folder / "training.json")
         if record["spec"]["option"] != option:
-            raise ValueError(f"{folder}: trained as option {record['spec']['option']}, expected {option}")
+            raise InputError(f"{folder}: trained as option {record['spec']['option']}, expected {option}")
         sha256 = file_sha256(folder / "model.safetensors")
         if sha256 != record["weights_sha256"]:
-            raise ValueError(f"{folder}/model.safetensors: sha256 {sha256}, expected {record['weights_sha256']}")
+            raise InputError(f"{folder}/model.safetensors: sha256 {sha256}, expected {record['weights_sha256']}")
         records[str(record["seed"])] = record
-    budgets = [record["spec"]["training"] | {"dataset": record["inputs"]["dataset"]} for record in records.values()]
-    for budget in budgets:
-        if budget != budgets[0]:
-            raise ValueError(f"{option}: one seed was trained with {budget}, another with {budgets[0]}")
+    trainings = [record["spec"]["training"] | {"dataset": record["inputs"]["dataset"]} for record in records.values()]
+    for training in trainings:
+        if training != trainings[0]:
+            raise InputError(f"{option}: one seed was trained with {training}, another with {trainings[0]}")
+    schedule = {name: trainings[0][name] for name in LearningSchedule.model_fields}
+    budget = {name: value for name, value in trainings[0].items() if name not in schedule}
     seeds = {
         seed: {
             "weights_sha256": record["weights_sha256"],
@@ -35,4 +39,5 @@ def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
         }
         for seed, record in records.items()
     }
-    write_json(output, {"option": option, "training_budget": budgets[0], "seeds": seeds})
+    content = {"option": option, "training_budget": budget, "learning_schedule": schedule, "seeds": seeds}
+    write_json(output, content)

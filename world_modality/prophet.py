@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from world_modality.errors import InputError
+
 # What the policy attends to, as a function of Prophet's prediction (B, K, D). A new way to corrupt the memory is a row.
 MEMORIES: dict[str, Callable[[Tensor], Tensor]] = {
     "predicted": lambda predicted: predicted,
@@ -60,13 +62,13 @@ class Prophet(nn.Module):
         """Fix the mean and standard deviation (D,) of the training latents.
 
         Raises:
-            ValueError: a shape is not (D,), a mean is not finite or a standard deviation not positive.
+            InputError: a shape is not (D,), a mean is not finite or a standard deviation not positive.
         """
         for name, value in (("mean", mean), ("std", std)):
             if value.shape != (self.dim,) or not value.isfinite().all():
-                raise ValueError(f"the latents' {name} is not {self.dim} finite values (shape {tuple(value.shape)})")
+                raise InputError(f"the latents' {name} is not {self.dim} finite values (shape {tuple(value.shape)})")
         if not (std > 0).all():
-            raise ValueError(f"the latents' std is not positive in dimension {int(std.argmin())}")
+            raise InputError(f"the latents' std is not positive in dimension {int(std.argmin())}")
         self.mean.copy_(mean)
         self.std.copy_(std)
 
@@ -110,13 +112,13 @@ class GatedCrossAttention(nn.Module):
         heads: attention heads; a divisor of `dim`.
 
     Raises:
-        ValueError: `dim` is not a multiple of `heads`.
+        InputError: `dim` is not a multiple of `heads`.
     """
 
     def __init__(self, dim: int, memory_dim: int, heads: int):
         super().__init__()
         if dim % heads:
-            raise ValueError(f"the features' width {dim} is not a multiple of {heads} attention heads")
+            raise InputError(f"the features' width {dim} is not a multiple of {heads} attention heads")
         self.attention = nn.MultiheadAttention(dim, heads, kdim=memory_dim, vdim=memory_dim, batch_first=True)
         self.gate = nn.Parameter(torch.zeros(()))
 

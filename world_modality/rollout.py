@@ -26,6 +26,7 @@ from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality.config import RolloutSpec
+from world_modality.errors import InputError
 from world_modality.evaluation import (
     Episode,
     block_row,
@@ -35,8 +36,9 @@ from world_modality.evaluation import (
     noise_seed,
     read_rows,
 )
+from world_modality.files import atomic_path, file_sha256, read_json, text_sha256
 from world_modality.progress import Progress
-from world_modality.provenance import atomic_path, file_sha256, package_versions, text_sha256
+from world_modality.provenance import package_versions
 from world_modality.simulation import (
     CONTROL_FREQUENCY,
     LiberoSimulation,
@@ -44,6 +46,29 @@ from world_modality.simulation import (
     benchmark_init_states,
     init_state_sha256,
 )
+
+CHECKPOINT_FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
+
+
+def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> None:
+    """Refuse a folder that is no checkpoint with its processors, or one trained as another option or with another seed.
+
+    A checkpoint from elsewhere has no `training.json` and is taken for what it is.
+
+    Raises:
+        InputError: naming what is missing or differs.
+    """
+    for name in CHECKPOINT_FILES:
+        if not (checkpoint / name).is_file():
+            raise InputError(f"{checkpoint}: {name} is missing; a checkpoint has {', '.join(CHECKPOINT_FILES)}")
+    if (checkpoint / "training.json").is_file():
+        trained = read_json(checkpoint / "training.json")
+        made, asked = (trained["spec"]["option"], trained["seed"]), (spec.source_option, train_seed)
+        if made != asked:
+            raise InputError(
+                f"{checkpoint}: trained as option {made[0]} with seed {made[1]}, "
+                f"expected {asked[0]} with seed {asked[1]}"
+            )
 
 
 class Pilot:
@@ -62,7 +87,7 @@ class Pilot:
         if isinstance(config, SmolVLAWorldConfig):
             config.world_memory = spec.memory
         if spec.protocol.n_action_steps > config.chunk_size:
-            raise ValueError(
+            raise InputError(
                 f"n_action_steps {spec.protocol.n_action_steps}: {checkpoint} predicts {config.chunk_size} actions"
             )
         self.policy = get_policy_class(config.type).from_pretrained(checkpoint, config=config)
@@ -159,7 +184,10 @@ def evaluate_block(
     checkpoint: Path, spec: RolloutSpec, task_id: int, train_seed: int, block: range, output: Path
 ) -> None:
     """Roll out a block of benchmark initial states and write one JSON line per episode."""
+    check_checkpoint(checkpoint, spec, train_seed)
     init_states = benchmark_init_states(spec.protocol.simulation.suite, task_id)
+    if block.stop > len(init_states):
+        raise InputError(f"initial states {block.start} to {block.stop - 1}: task {task_id} has {len(init_states)}")
     pilot = Pilot(checkpoint, spec)
     made_from = {
         "option": spec.option,
@@ -216,9 +244,14 @@ def record_videos(
     Raises:
         RuntimeError: a filmed episode ends otherwise than the evaluated one: the evaluation is not reproducible.
     """
+    rows = read_rows(blocks)
+    check_checkpoint(checkpoint, spec, rows[0]["train_seed"])
+    for row in rows:
+        if (row["option"], row["task"]) != (spec.option, task_id):
+            raise InputError(f"{blocks[0].parent}: holds rollouts of {row['option']} on task {row['task']}")
     pilot = Pilot(checkpoint, spec)
     init_states = benchmark_init_states(spec.protocol.simulation.suite, task_id)
-    chosen = filmed_episodes([episode_of(row) for row in read_rows(blocks)])
+    chosen = filmed_episodes([episode_of(row) for row in rows])
     with (
         atomic_path(folder) as temporary,
         LiberoSimulation(spec.protocol.simulation, task_id) as simulation,

@@ -54,6 +54,7 @@ from robosuite.utils.errors import RandomizationError  # noqa: E402
 from robosuite.utils.observables import Observable, sensor  # noqa: E402
 
 from world_modality.config import INIT_STATES_PER_TASK, Camera, Simulation  # noqa: E402
+from world_modality.errors import InputError  # noqa: E402
 
 CONTROL_FREQUENCY = 20  # control steps per simulated second
 ACTION_DIM = 7
@@ -65,7 +66,7 @@ MAX_IMAGE_SIZE = 1024  # [px]
 PICKLED_TYPES = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
 
 
-class SimulationError(ValueError):
+class SimulationError(InputError):
     """The simulator was asked for something it cannot do; the message names what and what is valid."""
 
 

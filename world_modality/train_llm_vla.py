@@ -46,21 +46,17 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
+from world_modality import program
 from world_modality.config import TrainSpec, spec_argument
 from world_modality.dataset import check_image_key, dataset_fingerprint, load_dataset
 from world_modality.encoder import VideoEncoder
+from world_modality.errors import InputError
+from world_modality.files import atomic_path, file_sha256, text_sha256, write_json
 from world_modality.latents import LatentTable, join_tables
 from world_modality.loader import FrameBatches, training_batches
 from world_modality.progress import Progress
-from world_modality.provenance import (
-    atomic_path,
-    file_sha256,
-    package_versions,
-    source_hash,
-    text_sha256,
-    tree_sha256,
-    write_json,
-)
+from world_modality.provenance import content_sha256, making, package_versions
+from world_modality.sources import source_code
 
 METRIC_BATCHES = 8  # batches on which a finished training is measured
 
@@ -92,13 +88,24 @@ class Averaged:
             live.copy_(mean)
 
 
-def train(spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, training_dir: Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """How a training runs; none of it changes the weights."""
+
+    save_every: int = 400  # updates between two saved training states
+    cache_frames: bool = True  # keep every decoded image in memory
+    loader_workers: int = 0  # processes that load batches beside the training
+
+
+def train(
+    spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, training_dir: Path, running: Running = Running()
+) -> None:
     """Train `spec.option` with `seed` and write its checkpoint to `output`.
 
     A training interrupted under the same spec and inputs goes on from its state in `training_dir`.
 
     Raises:
-        ValueError: latents of another camera, dataset or window than the option asks for.
+        InputError: latents of another camera, dataset or window than the option asks for.
         FloatingPointError: the loss is not finite.
     """
     dataset = load_dataset(inputs.dataset)
@@ -113,13 +120,13 @@ def train(spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, trainin
         insert_blank_images(preprocessor)
     if latents is not None:
         policy.attach_latents(latents)
-    frames = FrameBatches(dataset, run.policy.chunk_size, spec.training.cache_frames)
+    frames = FrameBatches(dataset, run.policy.chunk_size, running.cache_frames)
 
     made_from = _made_from(spec, inputs, dataset, seed)
-    key = json.dumps([made_from, source_hash("world_modality/train_llm_vla.py")], sort_keys=True)
+    key = json.dumps([made_from, source_code("world_modality/train_llm_vla.py")], sort_keys=True)
     state = training_dir / text_sha256(key)[:16] / "state.pt"
     set_seed(seed)
-    _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state)
+    _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state, running)
     metrics = measure(policy, preprocessor, frames, spec.training.batch_size, seed)
     with atomic_path(output) as folder:
         policy.save_pretrained(folder)
@@ -133,7 +140,7 @@ def train(spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, trainin
         training_dir.rmdir()
 
 
-def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state) -> None:
+def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state, running) -> None:
     """Take `spec.training.steps` updates and leave the averaged weights in the policy."""
     options = spec.training
     optimizer, scheduler = make_optimizer_and_scheduler(run, policy)
@@ -145,7 +152,7 @@ def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state) -> 
     tracker = MetricsTracker(
         options.batch_size, len(dataset), dataset.num_episodes, meters, initial_step=step, accelerator=accelerator
     )
-    batches = training_batches(dataset, frames, seed, options.batch_size, step, options.loader_workers)
+    batches = training_batches(dataset, frames, seed, options.batch_size, step, running.loader_workers)
     progress = Progress(f"train {spec.option} seed {seed}", options.steps, done=step)
     while step < options.steps:
         batch = preprocessor(next(batches))
@@ -157,7 +164,7 @@ def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state) -> 
         if not math.isfinite(tracker.loss.val):
             raise FloatingPointError(f"{spec.option}: the loss of step {step} is {tracker.loss.val}")
         progress.update(step, f"loss {tracker.loss.val:.3f}")
-        if step % options.save_every == 0 and step < options.steps:
+        if step % running.save_every == 0 and step < options.steps:
             _save_state(state, step, policy, averaged, optimizer, scheduler)
     averaged.write_to_policy()
 
@@ -225,11 +232,11 @@ def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset)
     """The latents of the option's cameras, each checked against what the option and the dataset say it must be."""
     if set(inputs.latents) != set(spec.cameras):
         given, wanted = sorted(inputs.latents) or "none", sorted(spec.cameras) or "none"
-        raise ValueError(f"option {spec.option} needs the latents of {wanted}, not of {given}")
+        raise InputError(f"option {spec.option} needs the latents of {wanted}, not of {given}")
     if not spec.cameras:
         return None
     if inputs.encoder is None:
-        raise ValueError(f"option {spec.option} encodes its camera at rollout: --encoder is missing")
+        raise InputError(f"option {spec.option} encodes its camera at rollout: --encoder is missing")
     encoder = VideoEncoder.load(inputs.encoder).identity()
     same = {"dataset_fingerprint": dataset_fingerprint(dataset), "window": spec.world.window}
     same["encoder_sha256"] = encoder["encoder_sha256"]
@@ -253,8 +260,6 @@ def _pipeline_config(
         seed=seed,
         steps=options.steps,
         batch_size=options.batch_size,
-        num_workers=options.loader_workers,
-        save_freq=options.save_every,
         optimizer=policy.get_optimizer_preset(),
         scheduler=policy.get_scheduler_preset(),
     )
@@ -307,9 +312,9 @@ def _made_from(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset, se
         "seed": seed,
         "inputs": {
             "dataset": dataset_fingerprint(dataset),
-            "latents": {camera: file_sha256(path) for camera, path in inputs.latents.items()},
-            "vlm": tree_sha256(inputs.vlm),
-            "encoder": tree_sha256(inputs.encoder) if inputs.encoder else None,
+            "latents": {camera: content_sha256(path) for camera, path in inputs.latents.items()},
+            "vlm": content_sha256(inputs.vlm),
+            "encoder": content_sha256(inputs.encoder) if inputs.encoder else None,
         },
         "versions": package_versions("lerobot", "torch", "transformers"),
     }
@@ -335,6 +340,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, required=True, help="seeds the weights, the data order and the flow noise")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--training_dir", type=Path, help="folder of the training in progress (beside the output)")
+    for field in dataclasses.fields(Running):
+        text = f"how it runs, not what it makes ({field.default})"
+        parser.add_argument(f"--{field.name}", type=int, default=field.default, help=text)
     parsed = parser.parse_args(arguments)
     parsed.training_dir = parsed.training_dir or parsed.output.with_name(f".{parsed.output.name}.training")
     return parsed
@@ -345,17 +353,22 @@ def _check_image_keys(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     wanted = [spec.image_keys[camera] for camera in spec.cameras]
     if arguments.image_key != wanted:
-        raise SystemExit(f"--image_key {arguments.image_key}: option {spec.option} is trained on {wanted}")
+        raise InputError(f"--image_key {arguments.image_key}: option {spec.option} is trained on {wanted}")
     if arguments.wrist_image_key != spec.image_keys["wrist"]:
-        raise SystemExit(f"--wrist_image_key {arguments.wrist_image_key}: the spec says {spec.image_keys['wrist']}")
+        raise InputError(f"--wrist_image_key {arguments.wrist_image_key}: the spec says {spec.image_keys['wrist']}")
 
 
 def main() -> None:
     arguments = parse_arguments()
     _check_image_keys(arguments)
     inputs = TrainInputs(arguments.dataset, arguments.vlm, arguments.encoder, dict(arguments.latents))
-    train(arguments.spec, inputs, arguments.seed, arguments.output, arguments.training_dir)
+    running = Running(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Running)})
+    roles = {"dataset": inputs.dataset, "vlm": inputs.vlm, "encoder": inputs.encoder}
+    roles |= {f"latents_{camera}": path for camera, path in inputs.latents.items()}
+    seeds = {"train": arguments.seed}
+    with making(arguments.output, __file__, roles, arguments.spec, seeds) as checkpoint:
+        train(arguments.spec, inputs, arguments.seed, checkpoint, arguments.training_dir, running)
 
 
 if __name__ == "__main__":
-    main()
+    program.run(main)

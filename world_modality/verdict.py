@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from world_modality.decision import Comparison, Counts, Rate, Verdict
+from world_modality.decision import Comparison, Counts, OptionResult, Rate, Verdict
 from world_modality.statistics import Interval
 
 WIDTH = 100
@@ -172,6 +172,8 @@ def _worth(verdict: Verdict) -> list[str]:
         _told_apart(main),
     ]
     lines += [_told_apart(_comparison(verdict, adopted))] if adopted else []
+    lines.append(_against_margin(main, settings.margin))
+    lines += [_own_schedule(option) for option in verdict.options if option.learning_schedule]
     states = f"{verdict.initial_states} initial states a task"
     if len(verdict.training_seeds) == 1:
         return [*lines, f"One training seed, {states}: this compares checkpoints, not methods."]
@@ -194,6 +196,23 @@ def _told_apart(comparison: Comparison) -> str:
         f"{comparison.option} minus {comparison.reference}: {100 * comparison.difference:+.1f} points, interval "
         f"{_percents(comparison.interval, sign='+')}: these episodes {verb} the two apart."
     )
+
+
+def _own_schedule(option: OptionResult) -> str:
+    values = ", ".join(f"{key} {value:g}" for key, value in sorted(option.learning_schedule.items()))
+    return f"{option.name} was trained with a learning schedule of its own ({values}): a difference may come from that."
+
+
+def _against_margin(comparison: Comparison, margin: float) -> str:
+    """What the interval says about the declared margin; the branch does not depend on it."""
+    low, high = comparison.interval
+    if low > -margin:
+        said = f"{comparison.option} loses less than that"
+    elif high < -margin:
+        said = f"{comparison.option} loses more than that"
+    else:
+        said = f"whether {comparison.option} loses more or less than that is open"
+    return f"Margin of non-inferiority {100 * margin:g} points: by the interval, {said}."
 
 
 def _world_paths(verdict: Verdict) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from world_modality.provenance import write_json
+from world_modality.files import write_json
 
 REPOSITORY = Path(__file__).parents[2]
 TREE = REPOSITORY / "experiments"
@@ -110,3 +110,42 @@ def test_a_misspelt_key_is_one_clear_line_before_anything_runs(tmp_path):
     run = snakemake(tmp_path, "--dry-run", "--configfile", overlay, "--", "results/decision.txt")
     assert run.returncode != 0
     assert "training.stepz: unknown key; did you mean steps?" in run.stdout + run.stderr
+
+
+# ---- separate experiments -------------------------------------------------------------------------------------------
+
+
+def anywhere(cwd, *arguments):
+    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile", "--dry-run"]
+    environment = {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
+    run = subprocess.run([*command, *arguments], cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_an_experiment_lives_in_a_folder_of_its_own_from_anywhere(tmp_path):
+    (tmp_path / "mine.yaml").write_text("evaluation: {tasks: [0], episodes: 10}\ndecision: {pickup_tasks: [0]}\n")
+    plan = anywhere(tmp_path, "--cores", "1", "--directory", "runs/narrow", "--configfile", "mine.yaml", "--", "all")
+    assert "results/eval_E0_0.json" in plan
+    assert "results/eval_E0_1.json" not in plan
+    assert not (tmp_path / "results").exists()
+    whole = anywhere(tmp_path, "--cores", "1", "--directory", "runs/whole", "--", "all")
+    assert "results/eval_E0_1.json" in whole
+
+
+def test_a_config_file_on_the_command_line_replaces_that_of_a_profile_and_both_can_be_given(tmp_path):
+    profile = tmp_path / "cluster"
+    profile.mkdir()
+    (profile / "config.yaml").write_text("cores: 1\nconfigfile: site.yaml\n")
+    (profile / "site.yaml").write_text("run: [E0, E2, S0]\n")
+    (tmp_path / "mine.yaml").write_text("training: {seeds: [5]}\n")
+    common = ("--directory", tmp_path, "--profile", profile)
+    site = anywhere(tmp_path, *common, "--", "all")
+    assert "eval_E2-zero_0" not in site
+    assert "ckpt_E0/seed_0" in site
+    mine = anywhere(tmp_path, *common, "--configfile", "mine.yaml", "--", "all")
+    assert "eval_E2-zero_0" in mine
+    assert "ckpt_E0/seed_5" in mine
+    both = anywhere(tmp_path, *common, "--configfile", profile / "site.yaml", "mine.yaml", "--", "all")
+    assert "eval_E2-zero_0" not in both
+    assert "ckpt_E0/seed_5" in both

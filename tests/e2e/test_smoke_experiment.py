@@ -2,38 +2,19 @@
 
 import io
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 from PIL import Image
 
-from world_modality.provenance import read_json, tree_sha256
+from world_modality.files import read_json, tree_sha256
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 OPTIONS = ("E0", "E2", "E2-zero", "S0", "A")
-
-
-def run_smoke(directory, *targets):
-    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile"]
-    command += ["--directory", directory, "--configfile", SMOKE, "--cores", "2"]
-    environment = {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
-    run = subprocess.run([*command, "--", *targets], capture_output=True, text=True, check=False, env=environment)
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-8000:]
-    return run.stdout + run.stderr
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The folder of a finished smoke experiment, both branches of the tree included."""
-    directory = tmp_path_factory.mktemp("smoke")
-    run_smoke(directory, "all")
-    return directory
 
 
 def test_the_decision_names_its_token_scale_and_branch(smoke):
@@ -92,19 +73,10 @@ def test_world_options_report_whether_their_world_path_is_alive(smoke):
     assert read_json(smoke / "results/eval_E0_0.json")["world"] is None
 
 
-def test_a_second_run_does_nothing(smoke):
+def test_a_second_run_does_nothing(smoke, run_smoke):
     before = tree_sha256(smoke / "results")
     assert "Nothing to be done" in run_smoke(smoke, "all")
     assert tree_sha256(smoke / "results") == before
-
-
-def test_the_same_inputs_give_the_same_weights_rollouts_and_decision(smoke, tmp_path_factory):
-    again = tmp_path_factory.mktemp("again")
-    run_smoke(again, "results/decision.txt")
-    for name in ("decision.txt", "decision.json", "ckpt_E2/manifest.json", "ckpt_A/manifest.json"):
-        assert (again / "results" / name).read_bytes() == (smoke / "results" / name).read_bytes(), name
-    for block in (smoke / "results/rollouts").rglob("*.jsonl"):
-        assert (again / block.relative_to(smoke)).read_bytes() == block.read_bytes(), block
 
 
 def test_episodes_do_not_depend_on_how_they_are_split_into_blocks(smoke):
@@ -116,7 +88,10 @@ def test_episodes_do_not_depend_on_how_they_are_split_into_blocks(smoke):
         command = [sys.executable, REPOSITORY / "scripts/evaluate_policy.py", "--checkpoint", "results/ckpt_E2/seed_0"]
         command += ["--task", "0", "--seed", "0", "--first", str(row["init_state_id"]), "--count", "1"]
         subprocess.run([*command, "--spec", spec, "--output", output], cwd=smoke, check=True, capture_output=True)
-        assert json.loads(output.read_text()) == row
+        alone = json.loads(output.read_text())
+        assert {k: v for k, v in alone.items() if k != "provenance"} == {
+            k: v for k, v in row.items() if k != "provenance"
+        }
 
 
 def test_the_figure_is_drawn(smoke):

@@ -26,7 +26,7 @@ def experiment():
     config["vlm"] |= {"image_size": SIZE}
     config["policy"] |= {"chunk_size": CHUNK, "flow_steps": 2}
     config["evaluation"] |= {"n_action_steps": 2}
-    config["training"] |= {"steps": 7, "batch_size": 4, "warmup_steps": 1, "save_every": 3}
+    config["training"] |= {"steps": 7, "batch_size": 4, "warmup_steps": 1}
     return load_experiment(config)
 
 

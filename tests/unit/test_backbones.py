@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, AutoVideoProcessor
 
 from world_modality import backbones
 from world_modality.config import load_experiment
-from world_modality.provenance import tree_sha256
+from world_modality.files import tree_sha256
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE_KEYS = ("observation.images.image", "observation.images.image2")

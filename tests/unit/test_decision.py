@@ -1,5 +1,6 @@
 """The tree: every token, its precedence, every refusal, and the text a person reads."""
 
+import argparse
 import copy
 import hashlib
 import json
@@ -12,11 +13,11 @@ import pytest
 import yaml
 
 from world_modality.comparison import ComparisonError, read_evaluation
-from world_modality.config import load_experiment
-from world_modality.decision import Verdict, decide, judge_pickup, read_pickup, read_spec
+from world_modality.config import DecisionSpec, Figures, JudgeSpec, Tree, load_experiment, spec_argument
+from world_modality.decision import Verdict, decide, judge_pickup, read_pickup
 from world_modality.evaluation import Episode, block_row, collect_evaluation
 from world_modality.figures import plot_success, save
-from world_modality.provenance import text_sha256, write_json
+from world_modality.files import text_sha256, write_json
 from world_modality.verdict import WIDTH, render
 
 REPOSITORY = Path(__file__).parents[2]
@@ -35,9 +36,12 @@ EPISODES = 10  # per task and training seed
 def spec(run=("E0", "E2"), **decision):
     roles = {"baseline": "E0", "world": "E2", "wrist": "A", "fusion": "C", "pickup_tasks": list(PICKUP)}
     choices = {"wrist_experiment": "if_world_hurts", "on_success": []}
-    thresholds = {"min_baseline_success": 0.2, "confidence": 0.95, "min_world_effect": 1e-3}
+    thresholds = {"min_baseline_success": 0.2, "confidence": 0.95, "margin": 0.1, "min_world_effect": 1e-3}
     decision = roles | choices | thresholds | decision
-    return read_spec(json.dumps({"decision": decision, "options": OPTIONS, "run": run, "scale": "embedded"}))
+    rows = {name: {k: v for k, v in row.items() if k != "label"} for name, row in OPTIONS.items()}
+    labels = {name: row["label"] for name, row in OPTIONS.items()}
+    made = {"decision": decision, "options": rows, "run": run, "labels": labels, "scale": "embedded"}
+    return spec_argument(DecisionSpec)(json.dumps(made))
 
 
 def sha256(text):
@@ -68,12 +72,11 @@ def content(option, task, successes, train_seeds=(0,)):
             "source_option": source,
             "hashes": {f"seed_{seed}": sha256(f"{source} {seed}") for seed in train_seeds},
         },
-        "option": {"name": option, "label": OPTIONS[option]["label"]},
         "suite_tasks": 10,
         "task": {"id": task, "description": f"pick up bowl {task}"},
-        "scale": "embedded",
         "world": {f"seed_{seed}": path for seed in train_seeds} if OPTIONS[source].get("cameras") else None,
         "training_budget": {"steps": 3200, "samples": 102400},
+        "learning_schedule": {"learning_rate": 1.5e-3},
         "episodes": [episode(task, i, seed, i < successes) for seed in train_seeds for i in range(EPISODES)],
     }
 
@@ -263,7 +266,6 @@ REFUSED = {
     "another version": (change("versions", {"torch": "2.9"}, "protocol"), r"protocol\.versions\.torch is '2\.9'"),
     "an unknown protocol key": (change("warm_up", 3, "protocol"), r"protocol\.warm_up is 3, but 'absent'"),
     "another training budget": (change("steps", 100, "training_budget"), r"training_budget\.steps is 100, but 3200"),
-    "another scale": (change("scale", "full", None), "made at scale full, but the spec says embedded"),
     "another suite": (change("suite_tasks", 90, None), "suite_tasks is 90, but 10"),
     "another instruction": (change("description", "push", "task"), "the task is 'push', but 'pick up bowl 1'"),
     "another environment seed": (change("env_seed", 4), "initial state 3 of training seed 0: env_seed is 4, but 1003"),
@@ -343,15 +345,19 @@ def test_a_pickup_that_does_not_follow_from_the_evaluations_is_refused(tmp_path)
 @pytest.mark.parametrize(
     ("decision", "message"),
     [
-        ({"wrist": "E2-zero"}, "E2-zero is not trained itself"),
-        ({"world": "A"}, r"spec\.run: the tree needs A"),
-        ({"fusion": "D"}, "no option D; valid: E0, E2"),
-        ({"wrist_experiment": "never"}, r"spec\.decision\.wrist_experiment: "),
+        ({"world": "A"}, "run: the tree needs A"),
+        ({"wrist_experiment": "never"}, r"decision\.wrist_experiment: "),
+        ({"confidence": 95.0}, r"decision\.confidence: Input should be less than 1"),
     ],
 )
 def test_a_spec_the_tree_cannot_run_with_is_refused(decision, message):
-    with pytest.raises(ComparisonError, match=message):
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
         spec(**decision)
+
+
+def test_an_option_in_run_without_a_row_is_refused():
+    with pytest.raises(argparse.ArgumentTypeError, match="no option E1; valid: E0, E2"):
+        spec(run=("E0", "E2", "E1"))
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"branch": "left"}'])
@@ -366,7 +372,7 @@ def test_what_the_evaluator_writes_can_be_read(tmp_path):
     settings = experiment.evaluation_spec("E2").model_copy(update={"episodes": EPISODES})
     world = content("E2", 0, 0)["world"]["seed_0"]
     seeds = {"0": {"weights_sha256": sha256("E2 0"), "world": world}}
-    write_json(tmp_path / "manifest.json", {"seeds": seeds, "training_budget": {"steps": 1, "samples": 32}})
+    write_json(tmp_path / "manifest.json", {"seeds": seeds, "training_budget": {}, "learning_schedule": {}})
     made_from = {
         "versions": {"mujoco": "3.8.1"},
         "option": "E2",
@@ -514,10 +520,17 @@ def programs(tmp_path, monkeypatch):
     read(tmp_path, contents(E0=6, E2=4, A=7))
     monkeypatch.chdir(tmp_path)
     run = [f"eval_{option}_{task}.json" for option in ("E0", "E2") for task in PICKUP]
-    common = ["--spec", spec().model_dump_json(), "--evaluations", *run]
+    judge = JudgeSpec.model_validate(spec().model_dump(include=set(JudgeSpec.model_fields)) | {"decision": tree()})
     wrist = [f"eval_A_{task}.json" for task in PICKUP]
     output = ["--pickup", "pickup.json", "--output-json", "decision.json", "--output-text", "decision.txt"]
-    return {"judge_pickup.py": [*common, "--output", "pickup.json"], "decide.py": [*common, *wrist, *output]}
+    return {
+        "judge_pickup.py": ["--spec", judge.model_dump_json(), "--evaluations", *run, "--output", "pickup.json"],
+        "decide.py": ["--spec", spec().model_dump_json(), "--evaluations", *run, *wrist, *output],
+    }
+
+
+def tree():
+    return {name: getattr(spec().decision, name) for name in Tree.model_fields}
 
 
 def call(name, arguments, monkeypatch):
@@ -542,29 +555,51 @@ def test_an_unfair_comparison_ends_in_one_line_and_no_file(tmp_path, monkeypatch
     with pytest.raises(SystemExit) as stopped:
         call("decide.py", programs["decide.py"], monkeypatch)
     assert stopped.value.code == (
-        "decide: eval_A_0.json: initial state 3 of training seed 0: env_seed is 4, but 3 in eval_E0_0.json"
+        "error: eval_A_0.json: initial state 3 of training seed 0: env_seed is 4, but 3 in eval_E0_0.json"
     )
     assert not list(tmp_path.glob("*decision*"))
 
 
-def test_a_wrong_spec_ends_in_one_line_that_names_the_key(monkeypatch, programs):
-    arguments = [part.replace('"confidence":0.95', '"confidence":95.0') for part in programs["judge_pickup.py"]]
-    with pytest.raises(SystemExit, match=r"judge_pickup: spec\.decision\.confidence: Input should be less than 1"):
-        call("judge_pickup.py", arguments, monkeypatch)
+def test_a_wrong_spec_names_the_key(monkeypatch, programs, capsys):
+    arguments = [part.replace('"confidence":0.95', '"confidence":95.0') for part in programs["decide.py"]]
+    with pytest.raises(SystemExit):
+        call("decide.py", arguments, monkeypatch)
+    assert "argument --spec: decision.confidence: Input should be less than 1" in capsys.readouterr().err
+
+
+def test_a_learning_schedule_of_ones_own_is_reported(tmp_path):
+    files = copy.deepcopy(contents(E0=5, E2=4, A=5))
+    for task in PICKUP:
+        files["A", task]["learning_schedule"] = {"learning_rate": 5e-4}
+    verdict = decided(tmp_path, spec(), files)
+    assert "A was trained with a learning schedule of its own (learning_rate 0.0005)" in " ".join(
+        render(verdict).split()
+    )
+    assert verdict.option("E2").learning_schedule is None
+
+
+@pytest.mark.parametrize(
+    ("world", "margin", "said"),
+    [(10, 0.1, "E2 loses less than that"), (0, 0.1, "E2 loses more than that"), (4, 0.05, "is open")],
+)
+def test_the_margin_is_held_against_the_interval(tmp_path, world, margin, said):
+    text = render(decided(tmp_path, spec(margin=margin), contents(E0=5, E2=world, **({} if world > 5 else {"A": 5}))))
+    assert said in " ".join(text.split())
 
 
 # ---- the figure -----------------------------------------------------------------------------------------------------
 
+LOOK = Figures(task_colors=["#1f77b4"], pickup_color="#000000")
+
 
 def test_the_success_figure_has_the_same_bytes_every_time(tmp_path):
     verdict = wrist_verdict(tmp_path)
-    for suffix in (".svg", ".png"):
-        made = [tmp_path / f"{number}{suffix}" for number in range(2)]
-        for path in made:
-            save(plot_success(verdict), path)
-        assert made[0].read_bytes() == made[1].read_bytes()
+    made = [tmp_path / f"{number}.svg" for number in range(2)]
+    for path in made:
+        save(plot_success(verdict, LOOK), path)
+    assert made[0].read_bytes() == made[1].read_bytes()
 
 
 def test_a_figure_of_an_unknown_format_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"written as \.svg or \.png"):
-        save(plot_success(wrist_verdict(tmp_path)), tmp_path / "success.pdf")
+    with pytest.raises(ValueError, match=r"written as \.svg"):
+        save(plot_success(wrist_verdict(tmp_path), LOOK), tmp_path / "success.pdf")

@@ -11,7 +11,7 @@ from world_modality.config import RecordSpec, Simulation
 from world_modality.dataset import instructions, load_dataset
 from world_modality.demonstrations import RecordingError, aggregate_tasks, attempt_episode, record_task
 from world_modality.expert import ScriptedExpert
-from world_modality.provenance import tree_sha256
+from world_modality.files import tree_sha256
 from world_modality.simulation import LiberoSimulation, Observation, init_state_sha256
 
 SPEC = RecordSpec(

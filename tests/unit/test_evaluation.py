@@ -16,7 +16,7 @@ from world_modality.evaluation import (
     noise_seed,
     read_rows,
 )
-from world_modality.provenance import read_json, text_sha256, write_json
+from world_modality.files import read_json, text_sha256, write_json
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 WEIGHTS = "ab" * 32
@@ -49,7 +49,10 @@ def files(tmp_path, spec):
         rows = [block_row(episode(i, success=i == 1), made_from) for i in (2 * b, 2 * b + 1)]
         path.write_text("\n".join(rows) + "\n")
     seeds = {"0": {"weights_sha256": WEIGHTS, "world": None}}
-    write_json(tmp_path / "manifest.json", {"seeds": seeds, "training_budget": {"steps": 1}})
+    write_json(
+        tmp_path / "manifest.json",
+        {"seeds": seeds, "training_budget": {"steps": 1}, "learning_schedule": {"learning_rate": 1e-3}},
+    )
     return {"manifest": tmp_path / "manifest.json", "blocks": blocks, "videos": Path("results/videos/E0/task_0")}
 
 

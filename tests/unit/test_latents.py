@@ -221,7 +221,7 @@ def test_an_unknown_expectation_names_the_valid_ones(path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.parquet: no such latent table"):
+    with pytest.raises(ValueError, match=r"nowhere\.parquet: no such latent table"):
         LatentTable.open(tmp_path / "nowhere.parquet")
 
 

@@ -2,8 +2,10 @@
 
 import pytest
 
+from world_modality.files import file_sha256, read_json, write_json
 from world_modality.manifest import write_manifest
-from world_modality.provenance import file_sha256, read_json, write_json
+
+SCHEDULE = {"learning_rate": 1e-3, "warmup_steps": 5, "final_learning_rate": 1e-5}
 
 
 def checkpoint(root, seed, option="E0", steps=100, world=None):
@@ -11,7 +13,7 @@ def checkpoint(root, seed, option="E0", steps=100, world=None):
     folder.mkdir()
     (folder / "model.safetensors").write_text(f"weights of seed {seed}")
     record = {
-        "spec": {"option": option, "training": {"steps": steps, "batch_size": 4}},
+        "spec": {"option": option, "training": {"steps": steps, "batch_size": 4} | SCHEDULE},
         "seed": seed,
         "inputs": {"dataset": "abc"},
         "weights_sha256": file_sha256(folder / "model.safetensors"),
@@ -29,6 +31,7 @@ def test_a_manifest_lists_every_seed_with_its_weights_and_their_budget(tmp_path)
     assert manifest["seeds"]["1"]["weights_sha256"] == file_sha256(folders[1] / "model.safetensors")
     assert manifest["seeds"]["0"]["world"] == {"gate": 0.1}
     assert manifest["training_budget"] == {"steps": 100, "batch_size": 4, "dataset": "abc"}
+    assert manifest["learning_schedule"] == SCHEDULE
 
 
 def test_another_options_checkpoint_is_refused(tmp_path):

@@ -16,6 +16,7 @@ SPECS = {
     "rollout E0": lambda e: e.rollout_spec("E0"),
     "rollout E2-zero": lambda e: e.rollout_spec("E2-zero"),
     "evaluation S0": lambda e: e.evaluation_spec("S0"),
+    "judge": lambda e: e.judge_spec(),
     "decision": lambda e: e.decision_spec(),
 }
 
@@ -47,6 +48,11 @@ def test_a_spec_survives_json(name):
         ("evaluation.video_size", 64, set()),
         ("decision.min_baseline_success", 0.3, {"decision"}),
         ("demonstrations.seed", 5, {"record"}),
+        ("decision.wrist_experiment", "always", {"judge", "decision"}),
+        ("options.A.label", "another", {"decision"}),
+        ("options.E2.training", {"learning_rate": 1e-3}, {"train E2"}),
+        ("training.save_every", 7, set()),
+        ("training.loader_workers", 2, set()),
         ("latents.batch_size", 8, set()),
         ("evaluation.n_action_steps", 4, {"rollout E0", "rollout E2-zero", "evaluation S0"}),
         ("evaluation.horizon", 100, {"rollout E0", "rollout E2-zero", "evaluation S0"}),

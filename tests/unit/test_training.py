@@ -9,12 +9,13 @@ from safetensors.torch import load_file
 
 from world_modality import train_llm_vla
 from world_modality.dataset import load_dataset
+from world_modality.files import read_json
 from world_modality.loader import FrameBatches, training_batches
-from world_modality.provenance import read_json
-from world_modality.train_llm_vla import TrainInputs, train
+from world_modality.train_llm_vla import Running, TrainInputs, train
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
 CHUNK, FPS, LENGTHS = 4, 20, (1, 5, 9)
+OFTEN = Running(save_every=3)
 
 
 # ---- loader ---------------------------------------------------------------------------------------------------------
@@ -55,7 +56,7 @@ def test_an_epoch_sees_every_frame_once(folder):
 
 def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(experiment, inputs, tmp_path, monkeypatch):
     spec = experiment.train_spec("E2")
-    train(spec, inputs, 0, tmp_path / "undisturbed", tmp_path / "progress_a")
+    train(spec, inputs, 0, tmp_path / "undisturbed", tmp_path / "progress_a", OFTEN)
 
     update, calls = train_llm_vla.update_policy, []
 
@@ -67,9 +68,9 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(exp
 
     monkeypatch.setattr(train_llm_vla, "update_policy", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b")
+        train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b", OFTEN)
     assert not (tmp_path / "resumed").exists()
-    train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b")
+    train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b", OFTEN)
     assert len(calls) == 6 + 7 - 3  # the state of step 3, within an epoch of 4, was the last one saved
     assert not (tmp_path / "progress_b").exists()
 
@@ -92,7 +93,7 @@ def test_a_state_saved_under_another_spec_is_not_taken_up(experiment, inputs, tm
     inputs = TrainInputs(inputs.dataset, inputs.vlm, None, {})
     for changed in (spec, others, spec):
         with pytest.raises(KeyboardInterrupt):
-            train(changed, inputs, 0, tmp_path / "checkpoint", tmp_path / "progress")
+            train(changed, inputs, 0, tmp_path / "checkpoint", tmp_path / "progress", OFTEN)
     assert steps == [0, 0, 6]
 
 

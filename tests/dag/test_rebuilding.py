@@ -1,0 +1,353 @@
+"""Every key of the config and every source file: which artifacts an edit makes anew, neither more nor less.
+
+Each statement names the artifacts an edit reaches directly; what is made from those follows by their order. The plans
+are Snakemake's own, of a folder where nothing is made yet: an artifact is reached where its job's params, inputs or
+command differ from those of the plan before the edit.
+"""
+
+import copy
+import fnmatch
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from world_modality import sources
+from world_modality.config import Experiment, Option
+from world_modality.rebuild import CONFIG_KEYS, plan
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+
+RECORDINGS = {"demonstrations/task_0", "demonstrations/task_1"}
+LATENTS = {"latents_*.parquet"}
+POLICIES = {"ckpt_*/seed_0"}
+WORLD_POLICIES = {"ckpt_E2/seed_0", "ckpt_A/seed_0"}
+ROLLOUTS = {"rollouts/*", "videos/*", "eval_*.json"}  # an evaluation's spec holds the protocol of its rollouts
+PICKUP = {"pickup.json"}
+DECISION = {"decision.json", "decision.txt"}
+FIGURE = {"figures/success.svg"}
+
+
+def evaluated(option, task="*"):
+    return {f"rollouts/{option}/seed_0/task_{task}/*", f"videos/{option}/task_{task}", f"eval_{option}_{task}.json"}
+
+
+COMMITS = ("a" * 40, "b" * 40)
+HUB_DATA = {"demonstrations": {"source": "hub", "repo_id": "me/data", "revision": COMMITS[0]}}
+HUB_ENCODER = {"encoder": {"source": "hub", "repo_id": "me/vjepa2", "revision": COMMITS[0]}}
+BOTH = {"label": "both cameras", "cameras": ["front", "wrist"]}
+SPARE = {"options": {"C": BOTH}}
+
+# key -> value it is edited to, artifacts reached, and where the edit needs it another config to begin with.
+KEYS = {
+    "scale": ("full", DECISION),
+    "device": ("cuda", LATENTS | POLICIES | ROLLOUTS),
+    "image_keys.front": ("front", RECORDINGS | {"latents_front.parquet"} | POLICIES | ROLLOUTS),
+    "image_keys.wrist": ("wrist", RECORDINGS | {"latents_wrist.parquet"} | POLICIES | ROLLOUTS),
+    "simulation.suite": ("libero_object", ROLLOUTS, HUB_DATA),
+    "simulation.camera_size": (96, RECORDINGS | ROLLOUTS),
+    "simulation.render": ("stock", RECORDINGS | ROLLOUTS),
+    "simulation.settle_steps": (5, RECORDINGS | ROLLOUTS),
+    "demonstrations.source": (HUB_DATA["demonstrations"], {"dataset"}),
+    "demonstrations.tasks": ([0, 1, 2], {"demonstrations/task_2", "dataset"}),
+    "demonstrations.episodes_per_task": (31, RECORDINGS),
+    "demonstrations.max_attempts_per_task": (70, RECORDINGS),
+    "demonstrations.seed": (7, RECORDINGS),
+    "demonstrations.repo_id": ("me/more", {"dataset"}, HUB_DATA),
+    "demonstrations.revision": (COMMITS[1], {"dataset"}, HUB_DATA),
+    "encoder.source": (HUB_ENCODER["encoder"], {"encoder"}),
+    "encoder.repo_id": ("me/other", {"encoder"}, HUB_ENCODER),
+    "encoder.revision": (COMMITS[1], {"encoder"}, HUB_ENCODER),
+    "encoder.image_size": (128, {"encoder"} | LATENTS),
+    "encoder.patch_size": (8, {"encoder"}),
+    "encoder.hidden_size": (96, {"encoder"}),
+    "encoder.layers": (5, {"encoder"}),
+    "encoder.heads": (6, {"encoder"}),
+    "encoder.seed": (1, {"encoder"}),
+    "latents.batch_size": (4, LATENTS),  # and not 64 and 4 for 4 and 64: to Snakemake a set of params has no names
+    "world.window": (8, LATENTS | WORLD_POLICIES),
+    "world.history": (5, WORLD_POLICIES),
+    "world.horizon": (4, WORLD_POLICIES),
+    "world.prophet_width": (64, WORLD_POLICIES),
+    "world.prophet_layers": (3, WORLD_POLICIES),
+    "world.heads": (4, WORLD_POLICIES),
+    "world.loss_weight": (0.5, WORLD_POLICIES),
+    "vlm.image_size": (96, {"vlm"} | POLICIES),
+    "vlm.patch_size": (8, {"vlm"} | POLICIES),
+    "vlm.pixel_shuffle": (1, {"vlm"} | POLICIES),
+    "vlm.hidden_size": (128, {"vlm"} | POLICIES),
+    "vlm.layers": (3, {"vlm"} | POLICIES),
+    "vlm.heads": (8, {"vlm"} | POLICIES),
+    "policy.expert_width": (0.5, POLICIES),
+    "policy.chunk_size": (20, POLICIES),
+    "policy.flow_steps": (5, POLICIES),
+    "training.steps": (99, POLICIES),
+    "training.batch_size": (8, POLICIES),
+    "training.learning_rate": (1e-3, POLICIES),
+    "training.warmup_steps": (10, POLICIES),
+    "training.final_learning_rate": (1e-6, POLICIES),
+    "training.weight_decay": (0.1, POLICIES),
+    "training.grad_clip_norm": (1.0, POLICIES),
+    "training.ema_decay": (0.0, POLICIES),
+    "training.seeds": (
+        [0, 1],
+        {"ckpt_*/seed_1", "ckpt_*/manifest.json", "rollouts/*/seed_1/*", "eval_*.json"},
+    ),
+    "training.save_every": (50, set()),
+    "training.cache_frames": (False, set()),
+    "training.loader_workers": (2, set()),
+    "evaluation.tasks": ([0, 1, 2], evaluated("*", 2) | DECISION),
+    "evaluation.episodes": (30, {"rollouts/*/block_2.jsonl", "videos/*", "eval_*.json"}),  # old blocks stay
+    "evaluation.block_size": (5, ROLLOUTS),
+    "evaluation.horizon": (100, ROLLOUTS),
+    "evaluation.n_action_steps": (4, ROLLOUTS),
+    "evaluation.video_size": (128, {"videos/*"}),
+    "decision.pickup_tasks": ([0], PICKUP | DECISION),
+    "decision.baseline": ("S0", PICKUP | DECISION),
+    "decision.world": ("C", PICKUP | DECISION, SPARE | {"run": ["E0", "E2", "C"]}),
+    "decision.wrist": ("C", {"ckpt_C/*", *evaluated("C")} | PICKUP | DECISION, SPARE),
+    "decision.fusion": ("C", PICKUP | DECISION, SPARE),
+    "decision.wrist_experiment": ("if_world_hurts", PICKUP | DECISION),
+    "decision.on_success": (["C"], PICKUP | DECISION, SPARE),
+    "decision.min_baseline_success": (0.3, DECISION),
+    "decision.confidence": (0.9, DECISION),
+    "decision.margin": (0.05, DECISION),
+    "decision.min_world_effect": (0.1, DECISION),
+    "figures.task_colors": (["#123456"], FIGURE),
+    "figures.pickup_color": ("#123456", FIGURE),
+    "run": (["E0", "E2", "E2-zero", "S0", "C"], {"ckpt_C/*", *evaluated("C")} | PICKUP | DECISION, SPARE),
+    "options.A.label": ("another", DECISION),
+    "options.A.cameras": (["front"], {"ckpt_A/seed_0", *evaluated("A")} | DECISION),
+    "options.E2-zero.memory": ("predicted", evaluated("E2-zero") | PICKUP | DECISION),
+    "options.S0.images": ("seen", {"ckpt_S0/seed_0", *evaluated("S0")} | PICKUP | DECISION),
+    "options.E2-zero.checkpoint_of": ("A", evaluated("E2-zero") | PICKUP | DECISION),
+    "options.A.training": ({"learning_rate": 1e-3}, {"ckpt_A/seed_0"}),
+    "options.A.training.learning_rate": (1e-3, {"ckpt_A/seed_0"}),
+    "options.A.training.warmup_steps": (9, {"ckpt_A/seed_0"}),
+    "options.A.training.final_learning_rate": (1e-6, {"ckpt_A/seed_0"}),
+    "options.E9": ({"label": "new", "cameras": ["front"]}, set()),
+}
+
+
+def merged(config, changes):
+    """Changes over a config, section by section, as Snakemake merges config files."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            merged(config[key], value)
+        else:
+            config[key] = copy.deepcopy(value)
+    return config
+
+
+def change(key, value):
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def jobs_by_output(folder, config):
+    overlay = folder / "config.yaml"
+    overlay.write_text(yaml.safe_dump(config))
+    jobs = plan(["all"], folder, [overlay])
+    return {output.removeprefix("results/"): job for job in jobs for output in job.outputs}
+
+
+def reached(before, after):
+    """Outputs whose job is new or is told something else."""
+    told = [{o: (j.params, j.inputs, j.command) for o, j in jobs.items()} for jobs in (before, after)]
+    return {output for output, what in told[1].items() if told[0].get(output) != what}
+
+
+def leaves(model, prefix=""):
+    """Dotted keys of every leaf of a model; an option's are written `options.*.<key>`."""
+    for name, field in model.model_fields.items():
+        inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type)]
+        section = next((t for t in inner if issubclass(t, BaseModel)), None)
+        if name == "image_keys":
+            yield from (f"{prefix}{name}.{camera}" for camera in ("front", "wrist"))
+        elif name == "options":
+            yield from leaves(Option, "options.*.")
+        elif section:
+            yield from leaves(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+ALL_LEAVES = sorted(leaves(Experiment))
+
+
+@pytest.mark.parametrize("leaf", ALL_LEAVES)
+def test_every_key_states_what_an_edit_of_it_makes_anew(leaf):
+    assert fnmatch.filter(KEYS, leaf), f"say in KEYS what an edit of {leaf} makes anew"
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_edit_makes_anew_what_is_stated_and_nothing_else(tmp_path, key):
+    value, stated, *start = KEYS[key]
+    always = {"decision": {"wrist_experiment": "always"}}
+    base = merged(merged(copy.deepcopy(CONFIG), always), start[0] if start else {})
+    before = jobs_by_output(tmp_path, base)
+    whole = isinstance(value, dict) and "source" in value
+    edit = change(key.rpartition(".")[0] if whole else key, value)
+    after = jobs_by_output(tmp_path, merged(copy.deepcopy(base), edit))
+    wanted = {output for pattern in stated for output in fnmatch.filter(after, pattern)}
+    assert reached(before, after) == wanted
+    for pattern in stated:
+        assert fnmatch.filter(after, pattern), f"nothing is called {pattern}"
+
+
+def test_an_edit_of_the_wrist_option_plans_nothing_where_the_branch_did_not_ask_for_it(tmp_path):
+    before = jobs_by_output(tmp_path, CONFIG)
+    edit = change("options.A.training.learning_rate", 1e-3)
+    assert reached(before, jobs_by_output(tmp_path, merged(copy.deepcopy(CONFIG), edit))) == set()
+
+
+def test_params_that_swap_their_values_are_seen(tmp_path):
+    swapped = {"latents": {"batch_size": 4}, "world": {"window": 64}}
+    before, after = (jobs_by_output(tmp_path, merged(copy.deepcopy(CONFIG), c)) for c in ({}, swapped))
+    told = [set(jobs["latents_front.parquet"].params.values()) for jobs in (before, after)]
+    assert told[0] != told[1]
+
+
+def test_a_job_is_told_no_two_params_that_could_swap_their_values(tmp_path):
+    for output, job in jobs_by_output(tmp_path, CONFIG).items():
+        plain = [name for name, value in job.params.items() if not value.startswith(("{", "--"))]
+        assert len(plain) <= 1, output
+
+
+# ---- sources --------------------------------------------------------------------------------------------------------
+
+PROGRAMS = {
+    "record_demonstrations": "scripts/record_demonstrations.py",
+    "aggregate_demonstrations": "scripts/aggregate_demonstrations.py",
+    "fetch_demonstrations": "scripts/fetch_demonstrations.py",
+    "build_encoder": "scripts/build_encoder.py",
+    "build_vlm": "scripts/build_vlm.py",
+    "encode_latents": "scripts/precompute_world_latents.py",
+    "train_policy": "world_modality/train_llm_vla.py",
+    "write_manifest": "scripts/write_manifest.py",
+    "evaluate_policy": "scripts/evaluate_policy.py",
+    "record_videos": "scripts/record_videos.py",
+    "collect_evaluation": "scripts/collect_evaluation.py",
+    "judge_pickup": "scripts/judge_pickup.py",
+    "decide": "scripts/decide.py",
+    "plot_success": "scripts/plot_success.py",
+}
+ROLLED_OUT = {"evaluate_policy", "record_videos"}
+POLICY_CODE = {"train_policy", *ROLLED_OUT}
+RECORDED = {"record_demonstrations", "aggregate_demonstrations"}
+JUDGED = {"judge_pickup", "decide"}
+NOTHING = set()
+
+# module -> rules whose artifacts its code makes
+MODULES = {
+    "world_modality/__init__.py": set(PROGRAMS),
+    "world_modality/backbones.py": {"build_encoder", "build_vlm"},
+    "world_modality/comparison.py": JUDGED | {"plot_success"},
+    "world_modality/config.py": NOTHING,
+    "world_modality/dataset.py": {"fetch_demonstrations", "encode_latents"} | POLICY_CODE,
+    "world_modality/decision.py": JUDGED | {"plot_success"},
+    "world_modality/demonstrations.py": RECORDED,
+    "world_modality/encoder.py": {"encode_latents"} | POLICY_CODE,
+    "world_modality/errors.py": NOTHING,
+    "world_modality/evaluation.py": ROLLED_OUT | {"collect_evaluation", "plot_success"} | JUDGED,
+    "world_modality/expert.py": RECORDED,
+    "world_modality/figures.py": {"plot_success"},
+    "world_modality/files.py": NOTHING,
+    "world_modality/latents.py": {"encode_latents"} | POLICY_CODE,
+    "world_modality/lineage.py": NOTHING,
+    "world_modality/loader.py": {"train_policy"},
+    "world_modality/manifest.py": {"write_manifest"},
+    "world_modality/program.py": NOTHING,
+    "world_modality/progress.py": NOTHING,
+    "world_modality/prophet.py": POLICY_CODE,
+    "world_modality/provenance.py": NOTHING,
+    "world_modality/rebuild.py": NOTHING,
+    "world_modality/rollout.py": ROLLED_OUT,
+    "world_modality/simulation.py": RECORDED | ROLLED_OUT,
+    "world_modality/sources.py": NOTHING,
+    "world_modality/statistics.py": JUDGED | {"plot_success"},
+    "world_modality/train_llm_vla.py": {"train_policy"},
+    "world_modality/verdict.py": {"decide"},
+    "lerobot_policy_world_modality/__init__.py": POLICY_CODE,
+    "lerobot_policy_world_modality/configuration_smolvla_world.py": POLICY_CODE,
+    "lerobot_policy_world_modality/modeling_smolvla_world.py": POLICY_CODE,
+    "lerobot_policy_world_modality/processor_smolvla_world.py": POLICY_CODE,
+}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A copy of the sources that may be edited."""
+    for folder in ("scripts", "world_modality", "lerobot_policy_world_modality"):
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(sources, "REPOSITORY", tmp_path)
+    yield tmp_path
+    forget()
+
+
+def forget():
+    sources._code_sha256.cache_clear()
+    sources._first_party_imports.cache_clear()
+
+
+def told():
+    forget()
+    return {rule: sources.source_code(program) for rule, program in PROGRAMS.items()}
+
+
+def test_every_module_states_what_an_edit_of_it_makes_anew():
+    modules = [p for folder in ("world_modality", "lerobot_policy_world_modality") for p in Path(folder).glob("*.py")]
+    assert sorted(MODULES) == sorted(
+        p.relative_to(REPOSITORY).as_posix()
+        for folder in ("world_modality", "lerobot_policy_world_modality")
+        for p in (REPOSITORY / folder).glob("*.py")
+    ), modules
+
+
+def test_every_rule_names_the_program_it_runs(tmp_path):
+    for job in (job for job in plan(["all"], tmp_path) if job.outputs):
+        program = PROGRAMS[job.rule]
+        assert program.split("/")[-1].removesuffix(".py") in job.command
+        assert job.params["source"] == sources.source_code(program)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_an_edit_of_code_makes_anew_what_it_makes_and_nothing_else(repository, module):
+    before = told()
+    with (repository / module).open("a") as file:
+        file.write("\n_EDITED = True\n")
+    after = told()
+    assert {rule for rule in PROGRAMS if before[rule] != after[rule]} == MODULES[module]
+
+
+@pytest.mark.parametrize("rule", PROGRAMS)
+def test_an_edit_of_a_program_makes_anew_what_it_makes_and_nothing_else(repository, rule):
+    before = told()
+    with (repository / PROGRAMS[rule]).open("a") as file:
+        file.write("\n_EDITED = True\n")
+    after = told()
+    assert {r for r in PROGRAMS if before[r] != after[r]} == {rule}
+
+
+def test_comments_and_docstrings_of_any_file_make_nothing_anew(repository):
+    before = told()
+    for path in repository.rglob("*.py"):
+        text = path.read_text()
+        text = text.replace('"""', '"""Edited. ', 1) if text.startswith('"""') else text
+        path.write_text(f"{text}\n# edited\n")
+    assert told() == before
+
+
+# ---- the words ------------------------------------------------------------------------------------------------------
+
+
+def test_every_part_of_a_spec_is_told_by_a_key_of_the_config():
+    known = {leaf.replace("options.*", "options.{option}") for leaf in ALL_LEAVES}
+    sections = {leaf.rpartition(".")[0] for leaf in known} | {leaf.partition(".")[0] for leaf in known}
+    for rule, keys in CONFIG_KEYS.items():
+        for key in keys.values():
+            assert key in known | sections, f"{rule}: {key}"

@@ -1,0 +1,118 @@
+"""Files that come into being whole or not at all, and hashes of what is in them. Light (no torch).
+
+A file or folder is written to `.<name>.partial/` beside its final place and renamed when complete. Its writer holds a
+lock on that folder, which the system releases even when the writer is killed; the next writer clears what it finds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from world_modality.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(final: str | Path) -> Iterator[Path]:
+    """Yield a temporary path (same suffix) beside `final`, and rename it to `final` on success.
+
+    The caller creates a file or a folder there. An existing `final` is replaced. On any error nothing stays behind;
+    what a killed writer left behind goes with the next writer.
+
+    Raises:
+        InputError: another process is writing `final` at this moment.
+        FileNotFoundError: the caller wrote nothing.
+    """
+    final = Path(final)
+    scratch = final.with_name(f".{final.name}.partial")
+    scratch.mkdir(parents=True, exist_ok=True)
+    with _held(scratch, final):
+        _clear(scratch)
+        temporary = scratch / final.name
+        try:
+            yield temporary
+            if not temporary.exists():
+                raise FileNotFoundError(f"{final}: nothing was written")
+            if final.is_dir() and not final.is_symlink():
+                shutil.rmtree(final)
+            os.replace(temporary, final)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(scratch: Path, final: Path) -> Iterator[None]:
+    descriptor = os.open(scratch, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{final}: another process is writing it at this moment") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def json_text(content: Any) -> str:
+    """Deterministic JSON: sorted keys, one-space indent, NaN refused."""
+    return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    write_text(path, json_text(content))
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        InputError: the file is truncated or not JSON; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a whole JSON file ({error})") from None
+
+
+def write_run_config(config: dict[str, Any], path: str | Path) -> None:
+    """Write the merged configuration for people to read; no rule reads it."""
+    write_text(path, yaml.safe_dump(config, sort_keys=False))
+
+
+def file_sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_sha256(folder: str | Path, without: tuple[str, ...] = ()) -> str:
+    """Hash a folder: the sorted relative names of its files and their contents, less those named in `without`."""
+    folder = Path(folder)
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name not in without:
+            digest.update(f"{name}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
