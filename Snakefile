@@ -6,9 +6,11 @@ Nothing is decided here: `config.yaml` says what the experiment is, the rules sa
 makes it, and the tree branches in the checkpoint `judge_pickup`.
 """
 
+import sys
+
 from snakemake.utils import min_version
 
-from world_modality.config import load_experiment
+from world_modality.config import ConfigError, load_experiment
 from world_modality.files import write_run_config
 from world_modality.sources import source_code
 
@@ -18,7 +20,10 @@ min_version("9.27")
 configfile: f"{workflow.basedir}/config.yaml"
 
 
-experiment = load_experiment(config)
+try:
+    experiment = load_experiment(config)
+except ConfigError as error:
+    sys.exit(f"error: {error}")  # without the lines of this file, which is not to blame
 
 
 onstart:

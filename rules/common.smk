@@ -6,23 +6,25 @@ from pathlib import Path
 
 from world_modality.files import read_json
 
-# Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated. The folder
-# of the programs is no param: a repository that moves reruns nothing. $RUN_PID is the Snakemake a program dies with.
+# Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated, and with the
+# library beside this file. The folder is no param: a repository that moves reruns nothing. $RUN_PIDS are the processes
+# a program dies with.
 #
 # Snakemake compares a job's params as a *set* of values without their names: params 64 and 4 that become 4 and 64 are
 # the same to it. So a rule's params are its spec (or its flags) in one string, and its source in another.
 shell.prefix(
     f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
-    f" RUN_PID=$PPID SCRIPTS={shlex.quote(f'{workflow.basedir}/scripts')}"
+    f" PYTHONPATH={shlex.quote(str(workflow.basedir))} SCRIPTS={shlex.quote(f'{workflow.basedir}/scripts')}"
+    ' RUN_PIDS="$PPID $$"'
     " OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; set -euo pipefail; "
 )
 
 
 def demonstration_parts(wildcards):
-    """The recordings of each task, in the order of the config."""
+    """The recordings of each task. Snakemake does not remember an order of inputs, so it is that of the tasks."""
     return [
         f"results/demonstrations/task_{task}"
-        for task in experiment.demonstrations.tasks
+        for task in sorted(experiment.demonstrations.tasks)
     ]
 
 
@@ -89,6 +91,7 @@ def rollout_inputs(wildcards):
 
 
 def rollout_spec(wildcards):
+    experiment.check_task(int(wildcards.task))
     return experiment.rollout_spec(wildcards.option).model_dump_json()
 
 

@@ -8,11 +8,11 @@ import argparse
 from pathlib import Path
 
 from world_modality.demonstrations import aggregate_tasks
-from world_modality.program import run
+from world_modality.program import existing, run
 from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--parts", type=Path, nargs="+", required=True, help="recordings, in the order of the episodes")
+parser.add_argument("--parts", type=existing, nargs="+", required=True, help="recordings, in the order of the episodes")
 parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
 

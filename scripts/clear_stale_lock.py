@@ -4,7 +4,6 @@ Reads `.snakemake/locks` and the processes of this machine. A killed Snakemake l
 would refuse to start; `make decision` calls this first, so that the same command goes on after a kill.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,25 +14,34 @@ PROCESSES = Path("/proc")
 
 
 def running_snakemake() -> int | None:
-    """Id of a process that runs Snakemake in the present folder."""
+    """Id of a process that runs Snakemake in the present folder, or may: whose folder we are not allowed to see."""
     for process in PROCESSES.glob("[0-9]*"):
         try:
-            command = (process / "cmdline").read_text().split("\0")[:3]  # python [-m] snakemake
-            if any(Path(word).name == "snakemake" for word in command) and (process / "cwd").samefile(Path.cwd()):
+            command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if any(Path(word).name == "snakemake" for word in command) and _works_here(process):
                 return int(process.name)
-        except OSError:  # it ended while we looked, or it is someone else's
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
             continue
     return None
 
 
+def _works_here(process: Path) -> bool:
+    try:
+        return (process / "cwd").samefile(Path.cwd())
+    except PermissionError:
+        return True
+
+
 def main() -> None:
-    if not any(Path(".snakemake/locks").glob("*")):
+    locks = list(Path(".snakemake/locks").glob("*.lock"))
+    if not locks:
         return
     process = running_snakemake()
     if process is not None:
         raise InputError(f"{Path.cwd()}: Snakemake is at work here already (process {process}); wait for it or stop it")
     print("the last run was killed: removing its lock and going on from what is finished", file=sys.stderr)
-    subprocess.run([Path(sys.executable).with_name("snakemake"), "--unlock", "--quiet", "all"], check=True)
+    for lock in locks:  # what `snakemake --unlock` does, which needs a Snakefile that can be read
+        lock.unlink()
 
 
 if __name__ == "__main__":

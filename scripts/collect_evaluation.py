@@ -9,14 +9,14 @@ from pathlib import Path
 
 from world_modality.config import EvaluationSpec, spec_argument
 from world_modality.evaluation import collect_evaluation
-from world_modality.program import run
+from world_modality.program import existing, run
 from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
-parser.add_argument("--manifest", type=Path, required=True)
-parser.add_argument("--blocks", type=Path, nargs="+", required=True)
-parser.add_argument("--videos", type=Path, required=True, help="folder of the task's videos")
+parser.add_argument("--manifest", type=existing, required=True)
+parser.add_argument("--blocks", type=existing, nargs="+", required=True)
+parser.add_argument("--videos", type=existing, required=True, help="folder of the task's videos")
 parser.add_argument("--spec", type=spec_argument(EvaluationSpec), required=True, help="what was asked for (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 

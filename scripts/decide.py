@@ -12,13 +12,13 @@ from world_modality.comparison import read_evaluation
 from world_modality.config import DecisionSpec, spec_argument
 from world_modality.decision import decide, read_pickup
 from world_modality.files import write_json, write_text
-from world_modality.program import run
+from world_modality.program import existing, run
 from world_modality.provenance import making
 from world_modality.verdict import render
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--pickup", type=Path, required=True, help="pickup.json of the checkpoint")
-parser.add_argument("--evaluations", type=Path, nargs="+", required=True, help="eval_<option>_<task>.json files")
+parser.add_argument("--pickup", type=existing, required=True, help="pickup.json of the checkpoint")
+parser.add_argument("--evaluations", type=existing, nargs="+", required=True, help="eval_<option>_<task>.json files")
 parser.add_argument("--spec", type=spec_argument(DecisionSpec), required=True, help="roles, thresholds, labels (JSON)")
 parser.add_argument("--output-json", type=Path, required=True, help="decision.json to write")
 parser.add_argument("--output-text", type=Path, required=True, help="decision.txt to write")

@@ -8,16 +8,16 @@ import argparse
 from pathlib import Path
 
 from world_modality.config import RolloutSpec, spec_argument
-from world_modality.program import run
+from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
-from world_modality.rollout import evaluate_block
+from world_modality.rollout import evaluate_block, folders_of
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--checkpoint", type=Path, required=True)
+parser.add_argument("--checkpoint", type=existing, required=True)
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
-parser.add_argument("--seed", type=int, required=True, help="training seed of the checkpoint, recorded")
-parser.add_argument("--first", type=int, required=True, help="first initial state of the block")
-parser.add_argument("--count", type=int, required=True, help="initial states in the block")
+parser.add_argument("--seed", type=whole_number(0), required=True, help="training seed of the checkpoint, recorded")
+parser.add_argument("--first", type=whole_number(0), required=True, help="first initial state of the block")
+parser.add_argument("--count", type=whole_number(1), required=True, help="initial states in the block")
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 
@@ -26,8 +26,9 @@ def main() -> None:
     arguments = parser.parse_args()
     block = range(arguments.first, arguments.first + arguments.count)
     spec = {"rollout": arguments.spec.model_dump(mode="json"), "task": arguments.task, "init_states": list(block)}
-    inputs, seeds = {"checkpoint": arguments.checkpoint}, {"train": arguments.seed}
-    with making(arguments.output, __file__, inputs, spec, seeds) as rows:
+    inputs = {"checkpoint": arguments.checkpoint, **folders_of(arguments.checkpoint)}
+    seeds, foreign = {"train": arguments.seed}, ("vlm", "encoder")
+    with making(arguments.output, __file__, inputs, spec, seeds, foreign) as rows:
         evaluate_block(arguments.checkpoint, arguments.spec, arguments.task, arguments.seed, block, rows)
 
 

@@ -4,6 +4,7 @@ Reads a dataset by id at a pinned commit; writes the LeRobotDataset folder the l
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -25,6 +26,7 @@ def main() -> None:
         snapshot_download(
             arguments.repo_id, repo_type="dataset", revision=arguments.revision, local_dir=folder, max_workers=8
         )
+        shutil.rmtree(folder / ".cache")  # the hub client's own notes, with times in them
         load_dataset(folder)
 
 

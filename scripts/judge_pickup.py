@@ -11,11 +11,11 @@ from world_modality.comparison import read_evaluation
 from world_modality.config import JudgeSpec, spec_argument
 from world_modality.decision import judge_pickup
 from world_modality.files import write_json
-from world_modality.program import run
+from world_modality.program import existing, run
 from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--evaluations", type=Path, nargs="+", required=True, help="eval_<option>_<task>.json files")
+parser.add_argument("--evaluations", type=existing, nargs="+", required=True, help="eval_<option>_<task>.json files")
 parser.add_argument("--spec", type=spec_argument(JudgeSpec), required=True, help="the tree's roles and choices (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="pickup.json to write")
 

@@ -7,13 +7,13 @@ import argparse
 from pathlib import Path
 
 from world_modality.config import Figures, spec_argument
-from world_modality.decision import Verdict
+from world_modality.decision import read_verdict
 from world_modality.figures import plot_success, save
-from world_modality.program import run
-from world_modality.provenance import making, read_content
+from world_modality.program import existing, run
+from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--decision", type=Path, required=True, help="decision.json")
+parser.add_argument("--decision", type=existing, required=True, help="decision.json")
 parser.add_argument("--spec", type=spec_argument(Figures), required=True, help="the config's figures (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="figure to write (.svg)")
 
@@ -21,7 +21,7 @@ parser.add_argument("--output", type=Path, required=True, help="figure to write 
 def main() -> None:
     arguments = parser.parse_args()
     with making(arguments.output, __file__, {"decision": arguments.decision}, arguments.spec) as figure:
-        save(plot_success(Verdict.model_validate(read_content(arguments.decision)), arguments.spec), figure)
+        save(plot_success(read_verdict(arguments.decision), arguments.spec), figure)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from world_modality.dataset import check_image_key, load_dataset
 from world_modality.encoder import VideoEncoder, encode_dataset
-from world_modality.program import run
+from world_modality.program import run, whole_number
 from world_modality.provenance import making
 
 PUBLISHED_ENCODER = "facebook/vjepa2-vitg-fpc64-256"
@@ -22,19 +22,19 @@ parser.add_argument("--dataset", required=True, help="LeRobotDataset: hub id or 
 parser.add_argument("--revision", help="commit or tag of the dataset (hub id)")
 parser.add_argument("--image_key", required=True, help="camera to encode, e.g. observation.images.image2")
 parser.add_argument("--output", required=True, type=Path, help="Parquet file to write")
-parser.add_argument("--temporal_window", type=int, default=4, help="frames in one window, its own the last (4)")
+parser.add_argument("--temporal_window", type=whole_number(1), default=4, help="frames in one window (4)")
 parser.add_argument("--encoder", default=PUBLISHED_ENCODER, help=f"V-JEPA 2: hub id or folder ({PUBLISHED_ENCODER})")
 parser.add_argument("--encoder_revision", help="commit or tag of the encoder (hub id)")
-parser.add_argument("--image_size", type=int, help="side the frames are resized to [px] (the encoder's own)")
-parser.add_argument("--batch_size", type=int, default=64, help="windows encoded at once (64)")
-parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+parser.add_argument("--image_size", type=whole_number(1), help="side of the frames it sees [px] (its own)")
+parser.add_argument("--batch_size", type=whole_number(1), default=64, help="windows encoded at once (64)")
+parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)")
 
 
 def main() -> None:
     arguments = parser.parse_args()
     inputs = {"dataset": arguments.dataset, "encoder": arguments.encoder}
     spec = {name: value for name, value in vars(arguments).items() if name not in (*inputs, "output")}
-    with making(arguments.output, __file__, inputs, spec) as table:
+    with making(arguments.output, __file__, inputs, spec, foreign=inputs) as table:
         dataset = load_dataset(arguments.dataset, revision=arguments.revision)
         check_image_key(dataset, arguments.image_key)  # before the encoder loads, which takes long
         encoder = VideoEncoder.load(

@@ -12,6 +12,7 @@ import yaml
 from snakemake.utils import update_config
 
 from world_modality.config import Experiment, load_experiment
+from world_modality.program import existing, run
 
 SPECS = {
     "record": lambda experiment, _: experiment.record_spec(),
@@ -24,12 +25,19 @@ CONFIG = Path(__file__).parent.parent / "config.yaml"
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("stage", choices=SPECS)
-parser.add_argument("option", nargs="?", help="an option of the table, where the stage is an option's")
-parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="overlays of config.yaml, in order")
+parser.add_argument(
+    "option", nargs="?", default="(none given)", help="an option of the table, where the stage is an option's"
+)
+parser.add_argument("--configfile", type=existing, nargs="*", default=[], help="overlays of config.yaml, in order")
 
-if __name__ == "__main__":
+
+def main() -> None:
     arguments = parser.parse_args()
     config = yaml.safe_load(CONFIG.read_text())
     for overlay in arguments.configfile:
         update_config(config, yaml.safe_load(overlay.read_text()))
     print(SPECS[arguments.stage](load_experiment(config), arguments.option).model_dump_json())
+
+
+if __name__ == "__main__":
+    run(main)

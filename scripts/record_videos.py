@@ -8,24 +8,24 @@ import argparse
 from pathlib import Path
 
 from world_modality.config import RolloutSpec, spec_argument
-from world_modality.program import run
+from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
-from world_modality.rollout import record_videos
+from world_modality.rollout import folders_of, record_videos
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the first training seed")
+parser.add_argument("--checkpoint", type=existing, required=True, help="checkpoint of the first training seed")
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
-parser.add_argument("--blocks", type=Path, nargs="+", required=True, help="that seed's blocks of rollouts")
-parser.add_argument("--size", type=int, required=True, help="side of the square video [px]")
+parser.add_argument("--blocks", type=existing, nargs="+", required=True, help="that seed's blocks of rollouts")
+parser.add_argument("--size", type=whole_number(1, 1024), required=True, help="side of the square video [px]")
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
 
 def main() -> None:
     arguments = parser.parse_args()
-    inputs = {"checkpoint": arguments.checkpoint, "blocks": arguments.blocks}
+    inputs = {"checkpoint": arguments.checkpoint, "blocks": arguments.blocks, **folders_of(arguments.checkpoint)}
     spec = {"rollout": arguments.spec.model_dump(mode="json"), "task": arguments.task, "size": arguments.size}
-    with making(arguments.output, __file__, inputs, spec) as folder:
+    with making(arguments.output, __file__, inputs, spec, foreign=("vlm", "encoder")) as folder:
         record_videos(arguments.checkpoint, arguments.spec, arguments.task, arguments.blocks, arguments.size, folder)
 
 

@@ -3,8 +3,8 @@
     python scripts/show_provenance.py results/eval_E2_0.json
     python scripts/show_provenance.py results/ckpt_E2/seed_0/model.safetensors --full
 
-Reads the records inside the artifacts; writes to the standard output. An input that is gone, or is not what it was, is
-said to be so.
+Reads the records inside the artifacts; writes to the standard output. An input that is gone, or was made anew with
+other content, is said to be so; whether each is undamaged, `verify_results.py` tells.
 """
 
 import argparse

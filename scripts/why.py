@@ -20,9 +20,8 @@ parser.add_argument("--directory", type=Path, default=Path(), help="folder of th
 
 def main() -> None:
     arguments = parser.parse_args()
-    jobs = plan(arguments.targets, arguments.directory, arguments.configfile)
-    hidden = hidden_jobs(jobs, arguments.targets, arguments.directory, arguments.configfile)
-    print(explain(jobs, hidden), end="")
+    planned = plan(arguments.targets, arguments.directory, arguments.configfile)
+    print(explain(planned.jobs, hidden_jobs(planned, arguments.directory, arguments.configfile)), end="")
 
 
 if __name__ == "__main__":

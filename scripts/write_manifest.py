@@ -7,12 +7,12 @@ import argparse
 from pathlib import Path
 
 from world_modality.manifest import write_manifest
-from world_modality.program import run
+from world_modality.program import existing, run
 from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--option", required=True)
-parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, metavar="FOLDER", help="one folder per seed")
+parser.add_argument("--checkpoints", type=existing, nargs="+", required=True, help="one folder per seed")
 parser.add_argument("--output", type=Path, required=True)
 
 

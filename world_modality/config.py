@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -26,6 +25,7 @@ from pydantic import (
 )
 
 from world_modality.errors import InputError
+from world_modality.program import existing
 
 
 def _distinct(values):
@@ -35,13 +35,17 @@ def _distinct(values):
     return values
 
 
+MAX_SEED = 2**32 - 1  # numpy takes no greater one
 Camera = Literal["front", "wrist"]
 Scale = Literal["embedded", "smoke", "full"]
 Cameras = Annotated[tuple[Camera, ...], AfterValidator(_distinct)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9-]*$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 PositiveInt = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+ImageKey = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 Naturals = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 Color = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")]
 OptionNames = Annotated[list[OptionName], AfterValidator(_distinct)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -61,7 +65,8 @@ class _Section(BaseModel):
     @classmethod
     def _refuse_truth_values(cls, value, info):
         """YAML reads `on`, `off`, `yes` and `no` as truth values, which pydantic would take for 1 and 0."""
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(v, bool) for v in values) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("a truth value where none is expected")
         return value
 
@@ -88,7 +93,7 @@ class Demonstrations(_Section):
     tasks: Naturals = Field(description="task ids to record")
     episodes_per_task: PositiveInt = Field(description="successful demonstrations per task [episodes]")
     max_attempts_per_task: PositiveInt = Field(description="give up on a task after so many attempts [episodes]")
-    seed: int = Field(ge=0, description="first reset seed; attempt i of a task uses seed + i")
+    seed: Seed = Field(description="first reset seed; attempt i of a task uses seed + i")
     repo_id: str | None = Field(description="hub: dataset id; simulate: null")
     revision: Commit | None = Field(description="hub: commit the dataset is pinned to; simulate: null")
 
@@ -114,7 +119,7 @@ class Encoder(_Section):
     hidden_size: PositiveInt = Field(description="small: width of the latents D")
     layers: PositiveInt = Field(description="small: transformer layers")
     heads: PositiveInt = Field(description="small: attention heads")
-    seed: int = Field(ge=0, description="small: seed of the weights")
+    seed: Seed = Field(description="small: seed of the weights")
 
     @model_validator(mode="after")
     def _check(self):
@@ -210,7 +215,7 @@ class Hyperparameters(_Section):
 class Training(Hyperparameters):
     """The hyperparameters, how many checkpoints of each option are trained with them, and how a training runs."""
 
-    seeds: Naturals = Field(description="one checkpoint per option and seed (model, data order and flow noise)")
+    seeds: Seeds = Field(description="one checkpoint per option and seed (model, data order and flow noise)")
     save_every: PositiveInt = Field(description="updates between two saved training states [steps]; changes no weights")
     cache_frames: bool = Field(description="keep every decoded image in memory, where they fit; changes no weights")
     loader_workers: int = Field(ge=0, description="processes that load batches; changes no weights")
@@ -318,7 +323,7 @@ class Experiment(_Section):
 
     scale: Scale = Field(description="how the verdict calls itself")
     device: Literal["cpu", "cuda"] = Field(description="where encoding, training and rollouts compute")
-    image_keys: dict[Camera, str] = Field(description="the cameras' keys in the dataset")
+    image_keys: dict[Camera, ImageKey] = Field(description="the cameras' keys in the dataset")
     simulation: Simulation
     demonstrations: Demonstrations
     encoder: Encoder
@@ -382,7 +387,7 @@ class Experiment(_Section):
             try:
                 self._hyperparameters(option)
             except ValidationError as error:
-                raise ValueError(f"options.{name}.training: {error.errors()[0]['msg']}") from None
+                raise ValueError(f"options.{name}.training: {_message(error.errors()[0])}") from None
         for role in (decision.baseline, decision.world):
             if role not in self.run:
                 raise ValueError(f"run: the tree needs {role}")
@@ -402,7 +407,6 @@ class Experiment(_Section):
             taken[name] = key
 
     def _check_tasks(self) -> None:
-        size = LIBERO_SUITE_SIZES[self.simulation.suite]
         lists = {
             "demonstrations.tasks": self.demonstrations.tasks,
             "evaluation.tasks": self.evaluation.tasks,
@@ -410,11 +414,19 @@ class Experiment(_Section):
         }
         for key, tasks in lists.items():
             for task in tasks:
-                if task >= size:
-                    raise ValueError(f"{key}: {self.simulation.suite} has tasks 0 to {size - 1}, not {task}")
+                try:
+                    self.check_task(task)
+                except ConfigError as error:
+                    raise ValueError(f"{key}: {error}") from None
         for task in self.decision.pickup_tasks:
             if task not in self.evaluation.tasks:
                 raise ValueError(f"decision.pickup_tasks: task {task} is not in evaluation.tasks")
+
+    def check_task(self, task: int) -> None:
+        """Raise ConfigError where the suite has no such task."""
+        size = LIBERO_SUITE_SIZES[self.simulation.suite]
+        if task >= size:
+            raise ConfigError(f"{self.simulation.suite} has tasks 0 to {size - 1}, not {task}")
 
     # ---- what the rules ask -------------------------------------------------------------------------------------
 
@@ -607,7 +619,7 @@ def load_experiment(config: dict[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(config)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, config) for e in error.errors())) from None
+        raise ConfigError("\n".join(_explain(e, Experiment) for e in error.errors())) from None
 
 
 def spec_argument(model: type[_Section]) -> Callable[[str], _Section]:
@@ -615,35 +627,35 @@ def spec_argument(model: type[_Section]) -> Callable[[str], _Section]:
 
     def parse(text: str) -> _Section:
         if not text.lstrip().startswith("{"):
-            text = Path(text).read_text(encoding="utf-8")
+            text = existing(text).read_text(encoding="utf-8")
         try:
             return model.model_validate_json(text)
         except ValidationError as error:
-            raise argparse.ArgumentTypeError("; ".join(_describe(e) for e in error.errors())) from None
+            raise argparse.ArgumentTypeError("; ".join(_explain(e, model) for e in error.errors())) from None
 
     return parse
 
 
-def _describe(error: Any) -> str:
-    return f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
-
-
-def _explain(error: dict[str, Any], config: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+def _explain(error: Any, model: type[_Section]) -> str:
+    key = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; {_nearest(str(error['loc'][-1]), _fields_at(error['loc'][:-1]))}"
+        return f"{key}: unknown key; {_nearest(str(error['loc'][-1]), _fields_at(error['loc'][:-1], model))}"
     if error["type"] == "missing":
         return f"{key}: missing"
-    message = error["msg"].removeprefix("Value error, ")
     scalar = isinstance(error["input"], str | int | float | bool) or error["input"] is None
-    return (f"{key}: " if key else "") + message + (f", not {error['input']!r}" if scalar else "")
+    return (f"{key}: " if key else "") + _message(error) + (f", not {error['input']!r}" if scalar else "")
 
 
-def _fields_at(location: tuple) -> list[str]:
-    model: Any = Experiment
+def _message(error: Any) -> str:
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _fields_at(location: tuple, model: type[BaseModel]) -> list[str]:
     for part in location:
-        field = model.model_fields.get(part) if part != "options" else None
-        model = Option if field is None else next(iter(get_args(field.annotation)), field.annotation)
+        if part in model.model_fields:  # else the name of an option
+            annotation = model.model_fields[part].annotation
+            classes = (a for a in (annotation, *get_args(annotation)) if isinstance(a, type))
+            model = next(c for c in classes if issubclass(c, BaseModel))
     return list(model.model_fields)
 
 

@@ -6,6 +6,7 @@ Non-obvious behaviours of LeRobotDataset:
 * `hf_dataset` has a transform that makes float tensors of images; `with_format(None)` gives what is stored.
 * LeRobot joins the episodes of a camera's video into few files: an episode's clock starts at its offset in the file.
 * `meta.episodes` may be None for a dataset without episode metadata; it is never one long episode.
+* Where a part of a folder is missing, LeRobot looks for a dataset of the folder's name on the hub.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from datasets.exceptions import DatasetsError
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import decode_video_frames
 from torch import Tensor
@@ -22,23 +24,61 @@ from torch import Tensor
 from world_modality.errors import InputError
 from world_modality.files import text_sha256, tree_sha256
 
+FOLDER_PARTS = ("meta/info.json", "meta/tasks.parquet", "meta/episodes", "data")
+
 
 def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDataset:
     """Load a dataset from a folder, or from the hub by its id.
 
     Raises:
-        InputError: `dataset` looks like a folder and is none, an instruction is empty, or the frames are not those of
-            the episodes.
+        InputError: `dataset` is no dataset or cannot be loaded, an instruction is empty or missing, the frames are not
+            those of the episodes, or were not taken at the dataset's fps.
     """
-    if Path(dataset).is_dir():
-        loaded = LeRobotDataset(Path(dataset).name, root=dataset)
+    loaded = _load(dataset, revision)
+    episode_bounds(loaded)
+    _check_frames(loaded)
+    return loaded
+
+
+def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
+    folder = Path(dataset)
+    if folder.is_dir():
+        for part in FOLDER_PARTS:
+            if not (folder / part).exists():
+                raise InputError(f"{dataset}: {part} is missing; a LeRobotDataset has {', '.join(FOLDER_PARTS)}")
+        arguments = {"repo_id": folder.name, "root": folder}
     elif str(dataset).count("/") == 1 and not str(dataset).startswith((".", "/")):
-        loaded = LeRobotDataset(str(dataset), revision=revision)
+        arguments = {"repo_id": str(dataset), "revision": revision}
     else:
         raise InputError(f"{dataset}: neither a folder nor a hub id (owner/name)")
-    instructions(loaded)
-    episode_bounds(loaded)
-    return loaded
+    try:
+        return LeRobotDataset(**arguments)
+    except (OSError, ValueError, DatasetsError) as error:
+        problem = (
+            "not a whole LeRobotDataset" if folder.is_dir() else "no such folder, and no LeRobotDataset on the hub"
+        )
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise InputError(f"{dataset}: {problem} ({reason})") from error
+
+
+def _check_frames(dataset: LeRobotDataset) -> None:
+    """Refuse frames of a task without an instruction, or whose times are not those of the dataset's fps."""
+    names = ["task_index", "episode_index", "frame_index", "timestamp"]
+    columns = dataset.hf_dataset.select_columns(names).with_format("numpy")[:]
+    unknown = ~np.isin(columns["task_index"], list(instructions(dataset)))
+    if unknown.any():
+        row = unknown.argmax()
+        raise InputError(
+            f"{dataset.repo_id}: episode {columns['episode_index'][row]} is of task {columns['task_index'][row]}, "
+            "which has no instruction in meta/tasks.parquet"
+        )
+    late = np.abs(columns["timestamp"] - columns["frame_index"] / dataset.fps) > dataset.tolerance_s
+    if late.any():
+        row = late.argmax()
+        raise InputError(
+            f"{dataset.repo_id}: meta/info.json says {dataset.fps} fps, but frame {columns['frame_index'][row]} of "
+            f"episode {columns['episode_index'][row]} is at {columns['timestamp'][row]:g} s"
+        )
 
 
 def dataset_fingerprint(dataset: LeRobotDataset) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from world_modality.comparison import (
     ComparisonError,
@@ -35,6 +35,7 @@ from world_modality.comparison import (
     episode_table,
 )
 from world_modality.config import Decision, DecisionSpec, JudgeSpec, OptionName, Scale
+from world_modality.errors import InputError
 from world_modality.provenance import read_content
 from world_modality.statistics import (
     Interval,
@@ -60,7 +61,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data for `provenance.write_json`."""
+        """Plain data for `files.write_json`."""
         return self.model_dump(mode="json")
 
 
@@ -229,10 +230,27 @@ def read_pickup(path: str | Path) -> Pickup:
     Raises:
         ComparisonError: it is missing or malformed.
     """
+    return _read(path, Pickup, "pickup.json")
+
+
+def read_verdict(path: str | Path) -> Verdict:
+    """Read `decision.json`.
+
+    Raises:
+        ComparisonError: it is missing or malformed.
+    """
+    return _read(path, Verdict, "decision.json")
+
+
+def _read(path: str | Path, model: type[_Model], kind: str) -> Any:
     try:
-        return Pickup.model_validate(read_content(path))
-    except (OSError, ValueError) as error:
-        raise ComparisonError(f"{path}: not a pickup.json ({str(error).splitlines()[0]})") from None
+        return model.model_validate(read_content(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise ComparisonError(f"{path}: not a {kind}: {where}: {first['msg']}") from None
+    except (OSError, InputError) as error:
+        raise ComparisonError(f"{path}: not a {kind} ({error})") from None
 
 
 def decide(pickup: Pickup, evaluations: Sequence[Evaluation], spec: DecisionSpec) -> Verdict:

@@ -24,7 +24,7 @@ from typing import Any
 from datasets import disable_progress_bars
 from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.datasets.utils import STATS_PATH
+from lerobot.datasets.utils import INFO_PATH, STATS_PATH
 
 from world_modality.config import RecordSpec
 from world_modality.errors import InputError
@@ -146,12 +146,17 @@ def aggregate_tasks(parts: list[Path], root: Path) -> None:
     """Join recordings, in the order given, into one dataset in a folder that must not exist yet.
 
     Raises:
-        RecordingError: a part was recorded under other settings than the first, or has no `recording.json`.
+        RecordingError: a part was recorded under other settings or at another rate than the first, or has no
+            `recording.json`.
     """
     recordings = [task for part in parts for task in read_recording(part)]
     for part, recording in zip(parts, recordings, strict=True):
         if recording["spec"] != recordings[0]["spec"] or recording["versions"] != recordings[0]["versions"]:
             raise RecordingError(f"{part} and {parts[0]} were recorded with different settings or versions")
+    rates = [read_json(part / INFO_PATH)["fps"] for part in parts]
+    for part, fps in zip(parts, rates, strict=True):
+        if fps != rates[0]:
+            raise RecordingError(f"{part}: {INFO_PATH} says {fps} fps, but {rates[0]} in {parts[0]}")
     aggregate_datasets([f"local/{part.name}" for part in parts], f"local/{root.name}", parts, root)
     _sort_stats(root)
     write_json(root / RECORDING, {"tasks": recordings})

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, VJEPA2Config, VJEPA2Model
@@ -64,11 +65,16 @@ class VideoEncoder:
             image_size: side of the square the frames are resized to [px]; by default the one it was trained with.
 
         Raises:
-            InputError: `encoder` is neither a folder nor a hub id, another architecture, missing weights, or an image
-                size that is no multiple of the patches.
+            InputError: `encoder` is neither a folder nor a hub id or cannot be loaded, another architecture, missing
+                weights, an image size that is no multiple of the patches, or a device that is not there.
         """
+        check_device(device)
         local = _is_folder(encoder)
-        config = AutoConfig.from_pretrained(encoder, revision=revision)
+        try:
+            config = AutoConfig.from_pretrained(encoder, revision=revision)
+        except (OSError, ValueError) as error:
+            problem = "no V-JEPA 2" if local else "no such folder, and no V-JEPA 2 on the hub"
+            raise InputError(f"{encoder}: {problem} ({str(error).partition('\n')[0]})") from error
         if config.model_type != "vjepa2":
             raise InputError(f"{encoder} is a {config.model_type}, not a V-JEPA 2 (vjepa2)")
         config.crop_size = image_size or config.crop_size
@@ -129,6 +135,12 @@ class VideoEncoder:
         return (pixels - self._mean) / self._std
 
 
+def check_device(device: str | torch.device) -> None:
+    """Raise InputError where `device` is a GPU and none can be used."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device}: no GPU can be used here; valid: cpu")
+
+
 def _is_folder(encoder: str | Path) -> bool:
     if Path(encoder).is_dir():
         return True
@@ -138,15 +150,18 @@ def _is_folder(encoder: str | Path) -> bool:
 
 
 def _load_weights(encoder: str | Path, revision: str | None, config: VJEPA2Config) -> VJEPA2Model:
-    model, report = VJEPA2Model.from_pretrained(
-        encoder,
-        revision=revision,
-        config=config,
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-        use_safetensors=True,  # nothing from outside is unpickled
-        output_loading_info=True,
-    )
+    try:
+        model, report = VJEPA2Model.from_pretrained(
+            encoder,
+            revision=revision,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,  # nothing from outside is unpickled
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{encoder}: its weights cannot be read ({str(error).partition('\n')[0]})") from error
     if report["missing_keys"]:
         raise InputError(f"{encoder} lacks weights of V-JEPA 2: {', '.join(sorted(report['missing_keys'])[:3])}, …")
     return model.eval().requires_grad_(False)

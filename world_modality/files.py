@@ -2,6 +2,9 @@
 
 A file or folder is written to `.<name>.partial/` beside its final place and renamed when complete. Its writer holds a
 lock on that folder, which the system releases even when the writer is killed; the next writer clears what it finds.
+
+Non-obvious behaviour: a forked child (a loader's worker) holds its parent's lock too, and outlives a killed parent by a
+moment. So the next writer waits a little before it refuses.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ from typing import Any
 import yaml
 
 from world_modality.errors import InputError
+
+LOCK_PATIENCE = 10.0  # seconds
 
 
 @contextlib.contextmanager
@@ -42,8 +48,8 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
             yield temporary
             if not temporary.exists():
                 raise FileNotFoundError(f"{final}: nothing was written")
-            if final.is_dir() and not final.is_symlink():
-                shutil.rmtree(final)
+            if final.is_dir() and not final.is_symlink():  # a folder that is not empty is not replaced by renaming
+                os.replace(final, scratch / "replaced")
             os.replace(temporary, final)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -53,13 +59,24 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
 def _held(scratch: Path, final: Path) -> Iterator[None]:
     descriptor = os.open(scratch, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{final}: another process is writing it at this moment") from None
+        patient_until = time.monotonic() + LOCK_PATIENCE
+        while not _locked(descriptor, scratch):
+            if time.monotonic() > patient_until:
+                raise InputError(f"{final}: another process is writing it at this moment")
+            time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int, scratch: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    if not scratch.exists() or os.fstat(descriptor).st_ino != scratch.stat().st_ino:
+        raise InputError(f"{scratch}: was removed by another process that has just written it; start again")
+    return True
 
 
 def _clear(folder: Path) -> None:

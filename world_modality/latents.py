@@ -30,6 +30,7 @@ from torch import Tensor
 
 from world_modality.errors import InputError
 from world_modality.files import atomic_path
+from world_modality.provenance import PARQUET_OPTIONS
 
 METADATA_KEY = b"world_modality.latents"
 ROW_GROUP_ROWS = 4096  # a row group closes at the first episode end after so many rows
@@ -108,7 +109,8 @@ class LatentTable:
 
         Raises:
             LatentTableError: there is no such file, it is truncated or damaged, lacks its metadata, has other columns,
-                numbers its frames or episodes wrongly, holds NaN, infinite or all-zero latents, or differs from `expect`.
+                numbers its frames or episodes wrongly, holds NaN, infinite or all-zero latents, or differs from
+                `expect`.
         """
         file = _open_parquet(path)
         spec = _read_spec(path, file.schema_arrow)
@@ -224,7 +226,7 @@ def _read_spec(path: str | Path, schema: pa.Schema) -> LatentSpec:
         raise LatentTableError(f"{path}: no metadata {METADATA_KEY.decode()}: not written as a latent table")
     try:
         return LatentSpec(**json.loads(text))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise LatentTableError(f"{path}: its metadata is not a LatentSpec ({error})") from None
 
 
@@ -329,9 +331,7 @@ def write_latents(path: str | Path, spec: LatentSpec) -> Iterator[LatentWriter]:
     """Stream a table to `path`: yields a `LatentWriter`; the file appears, whole, when the block ends without error."""
     metadata = {METADATA_KEY: json.dumps(dataclasses.asdict(spec), sort_keys=True)}
     schema = _schema(spec.dim).with_metadata(metadata)
-    with atomic_path(path) as temporary:
-        options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": False}
-        with pq.ParquetWriter(temporary, schema, **options) as file:
-            writer = LatentWriter(file, Path(path), spec.dim)
-            yield writer
-            writer.flush()
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as file:
+        writer = LatentWriter(file, Path(path), spec.dim)
+        yield writer
+        writer.flush()

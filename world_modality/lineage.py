@@ -15,15 +15,16 @@ from world_modality.provenance import (
     FOLDER_RECORD,
     Ingredient,
     Provenance,
-    ancestry_problems,
     content_sha256,
+    problems_of,
     read_content,
     read_provenance,
 )
 from world_modality.verdict import render
 
-WITHOUT_RECORD = ("run_config.yaml", "dag.svg", "rulegraph.svg")  # for people; no stage reads them
-KINDS = (".json", ".jsonl", ".parquet", ".svg", ".txt")
+DRAWINGS = ("dag.svg", "rulegraph.svg")  # of `make dag`
+RENDERED = ("decision.txt",)  # has no record: it is what the JSON beside it says
+KINDS = (".json", ".jsonl", ".parquet", ".svg")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def described_by(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    candidates = [path, *([path.with_suffix(".json")] if path.suffix == ".txt" else []), *path.parents]
+    candidates = [path, *([path.with_suffix(".json")] if path.name in RENDERED else []), *path.parents]
     for candidate in candidates:
         if candidate.exists() and read_provenance(candidate):
             return candidate
@@ -59,8 +60,8 @@ def walk(path: str | Path) -> Iterator[Step]:
     yield from _walk(Ingredient("", artifact.as_posix(), record.content_sha256), 0, set())
 
 
-def _walk(ingredient: Ingredient, depth: int, followed: set[str]) -> Iterator[Step]:
-    path = Path(ingredient.path)
+def _walk(ingredient: Ingredient, depth: int, followed: set[str], root: Path = Path()) -> Iterator[Step]:
+    path = root / ingredient.path
     if ingredient.sha256 is None or not path.exists():
         yield Step(depth, ingredient, None, "from a hub" if ingredient.sha256 is None else "no longer there")
         return
@@ -73,7 +74,7 @@ def _walk(ingredient: Ingredient, depth: int, followed: set[str]) -> Iterator[St
     followed.add(ingredient.path)
     yield Step(depth, ingredient, record, note)
     for earlier in record.inputs if record and not note else []:
-        yield from _walk(earlier, depth + 1, followed)
+        yield from _walk(earlier, depth + 1, followed, record.root(path))
 
 
 # ---- a whole folder -------------------------------------------------------------------------------------------------
@@ -85,49 +86,40 @@ def verify(results: str | Path) -> Iterator[tuple[Path, list[str]]]:
     Raises:
         InputError: the folder is missing or holds no artifact.
     """
-    artifacts = list(_artifacts(Path(results)))
+    results = Path(results)
+    artifacts = list(_artifacts(results))
     if not artifacts:
         raise InputError(f"{results}: holds no artifact")
     for path in artifacts:
         try:
-            yield path, _problems(path)
-        except InputError as error:
-            yield path, [str(error)]
+            yield path, list(_rendering_problems(path) if path.name in RENDERED else _problems(path, results))
+        except ValueError as error:  # unreadable in one way or another
+            yield path, [f"{path}: {str(error).removeprefix(f'{path}: ').splitlines()[0]}"]
 
 
 def _artifacts(folder: Path) -> Iterator[Path]:
     """Artifacts below a folder: folders with a record, and files of a kind that has one; none is hidden."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.startswith(".") or path.name in WITHOUT_RECORD:
+        if path.name.startswith(".") or path.name in DRAWINGS:
             continue
-        if path.is_dir() and not (path / FOLDER_RECORD).is_file():
+        if path.is_dir() and not (path / FOLDER_RECORD).is_file() and not (path / ".snakemake_timestamp").is_file():
             yield from _artifacts(path)
-        elif path.is_dir() or path.suffix in KINDS:
+        elif path.is_dir() or path.suffix in KINDS or path.name in RENDERED:
             yield path
 
 
-def _problems(path: Path) -> list[str]:
-    if path.suffix == ".txt":
-        return _text_problems(path)
+def _problems(path: Path, results: Path) -> Iterator[str]:
     record = read_provenance(path)
-    if record is None:
-        return [f"{path}: says nothing about what it was made from"]
-    if not record.is_intact():
-        return [f"{path}: its provenance was altered: the seal is not {record.seal[:12]}"]
-    problems, name = [], Path(record.artifact).parts[-3:]
-    if name != path.parts[-len(name) :]:
-        problems.append(f"{path}: was made as {record.artifact}; was it renamed or swapped?")
-    if (found := content_sha256(path)) != record.content_sha256:
-        problems.append(
-            f"{path}: damaged or altered: its content has hash {found[:12]}, expected {record.content_sha256[:12]}"
-        )
-    return problems + ancestry_problems(path, record)
+    yield from problems_of(path, record)
+    if record:
+        made_as = record.artifact.rpartition("results/")[2]
+        if made_as != path.relative_to(results).as_posix() and not Path(record.artifact).is_absolute():
+            yield f"{path}: was made as {record.artifact}; was it renamed or swapped?"
 
 
-def _text_problems(path: Path) -> list[str]:
+def _rendering_problems(path: Path) -> Iterator[str]:
     source = path.with_suffix(".json")
     if not source.is_file():
-        return [f"{path}: {source.name}, which it was rendered from, is missing"]
-    if render(Verdict.model_validate(read_content(source))) != path.read_text(encoding="utf-8"):
-        return [f"{path}: is not what {source.name} says"]
-    return []
+        yield f"{path}: {source.name}, which it was rendered from, is missing"
+    elif render(Verdict.model_validate(read_content(source))) != path.read_text(encoding="utf-8"):
+        yield f"{path}: is not what {source.name} says"

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from world_modality.config import LearningSchedule
 from world_modality.errors import InputError
 from world_modality.files import file_sha256, read_json, write_json
+
+SCHEDULE = ("learning_rate", "warmup_steps", "final_learning_rate")  # what an option may have of its own
 
 
 def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
     """Join the `training.json` of each seed's checkpoint into `ckpt_<option>/manifest.json`.
 
     Raises:
-        InputError: a checkpoint is another option's, or its weights are not those its training recorded.
+        InputError: a checkpoint has no `training.json`, is another option's, or its weights are not those its training
+            recorded.
     """
     records = {}
     for folder in checkpoints:
+        if not (folder / "training.json").is_file():
+            raise InputError(f"{folder}: training.json is missing; a checkpoint trained here has one")
         record = read_json(folder / "training.json")
         if record["spec"]["option"] != option:
             raise InputError(f"{folder}: trained as option {record['spec']['option']}, expected {option}")
@@ -24,11 +28,11 @@ def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
         if sha256 != record["weights_sha256"]:
             raise InputError(f"{folder}/model.safetensors: sha256 {sha256}, expected {record['weights_sha256']}")
         records[str(record["seed"])] = record
-    trainings = [record["spec"]["training"] | {"dataset": record["inputs"]["dataset"]} for record in records.values()]
+    trainings = [_training(record) for record in records.values()]
     for training in trainings:
         if training != trainings[0]:
             raise InputError(f"{option}: one seed was trained with {training}, another with {trainings[0]}")
-    schedule = {name: trainings[0][name] for name in LearningSchedule.model_fields}
+    schedule = {name: trainings[0][name] for name in SCHEDULE}
     budget = {name: value for name, value in trainings[0].items() if name not in schedule}
     seeds = {
         seed: {
@@ -41,3 +45,9 @@ def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
     }
     content = {"option": option, "training_budget": budget, "learning_schedule": schedule, "seeds": seeds}
     write_json(output, content)
+
+
+def _training(record: dict) -> dict:
+    """What must be equal between two trainings for their policies to be comparable, and the learning schedule."""
+    spec = record["spec"]
+    return spec["training"] | {"policy": spec["policy"], "vlm": spec["vlm"], "dataset": record["inputs"]["dataset"]}

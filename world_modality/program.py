@@ -1,46 +1,72 @@
 """What every program of the pipeline does: it dies with the run that started it, and tells an error in one line.
 
-A rule's shell exports `$RUN_PID`, the process that runs Snakemake. When that process or the rule's own shell is killed,
-nobody waits for the program any more, and what it would write later could overwrite what a new run made: so it goes at
-once. A program started by hand has no `$RUN_PID` and outlives its terminal as usual.
+A rule's shell exports `$RUN_PIDS`: the process that runs Snakemake, and the shell itself. When one of them is killed,
+nobody waits for the program any more, and what it would write later could overwrite what a new run made: it goes too.
+A program started by hand has no `$RUN_PIDS` and outlives its terminal as usual.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from world_modality.errors import InputError
+
+LOOK_EVERY = 0.25  # seconds between two looks at the processes it dies with
 
 
 def run(main: Callable[[], None]) -> None:
     """Call `main`; an `InputError` ends the process with its message and status 1, anything else with a traceback."""
-    if "RUN_PID" in os.environ:
-        _die_with(int(os.environ["RUN_PID"]), os.getppid())
+    processes = [Path("/proc", pid) for pid in os.environ.get("RUN_PIDS", "").split()]
+    if processes:
+        threading.Thread(target=_die_with, args=(processes,), daemon=True).start()
     try:
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
 
 
-def _die_with(*processes: int) -> None:
-    """Kill this process as soon as one of `processes` has ended."""
-    try:
-        watched = [os.pidfd_open(process) for process in processes]
-    except ProcessLookupError:
-        _end()
-    threading.Thread(target=_wait, args=(watched,), daemon=True).start()
-
-
-def _wait(watched: list[int]) -> None:
-    select.select(watched, [], [])
-    _end()
-
-
-def _end() -> None:
+def _die_with(processes: list[Path]) -> None:
+    """Kill this process once one of `processes` is gone."""
+    while all(_lives(process) for process in processes):
+        time.sleep(LOOK_EVERY)
     sys.stderr.write("the run that started this program is gone; so is it\n")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lives(process: Path) -> bool:
+    """Whether a process is there and more than a zombie, which nobody may ever reap."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+# ---- arguments ------------------------------------------------------------------------------------------------------
+
+
+def existing(text: str) -> Path:
+    """An argparse type: the path of a file or folder that exists."""
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
+    return path
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`."""
+    valid = f"a whole number from {least}" + (f" to {most}" if most is not None else "")
+
+    def parse(text: str) -> int:
+        number = int(text) if text.removeprefix("-").isdecimal() else None
+        if number is None or number < least or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(f"{text} is not {valid}")
+        return number
+
+    return parse

@@ -24,7 +24,7 @@ import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What one artifact was made from."""
+    """What one artifact was made from. A change of these fields or of the content hashes needs another `FORMAT`."""
 
     artifact: str  # path it was asked for under
     program: str  # entry point, relative to the repository
@@ -80,10 +80,12 @@ class Provenance:
     def is_intact(self) -> bool:
         return self.seal == dataclasses.replace(self, seal="")._hash()
 
-    def sha256_of(self, role: str) -> str | None:
-        """Content hash of the input that played a role; None where there was none, or several."""
-        found = [i.sha256 for i in self.inputs if i.role == role]
-        return found[0] if len(found) == 1 else None
+    def root(self, path: str | Path) -> Path:
+        """The experiment's folder, which the recorded paths start from, given where the artifact lies now."""
+        here, name = Path(path).absolute(), Path(self.artifact)
+        if name.is_absolute() or here.parts[-len(name.parts) :] != name.parts:
+            return Path()
+        return Path(*here.parts[: -len(name.parts)])
 
     def _hash(self) -> str:
         return text_sha256(json_text(dataclasses.asdict(self)))
@@ -104,6 +106,7 @@ def making(
     inputs: Mapping[str, Any],
     spec: Any = None,
     seeds: Mapping[str, int] | None = None,
+    foreign: Collection[str] = (),
 ) -> Iterator[Path]:
     """Yield a temporary path; what the caller writes there becomes `artifact`, with its provenance in it.
 
@@ -111,16 +114,20 @@ def making(
         program: `__file__` of the entry point.
         inputs: by role, a path, a hub id, or a list of paths.
         spec: what was asked for: a model of the config, or plain data.
+        foreign: roles that an artifact without a record may play: someone else's dataset, say.
 
     Raises:
-        InputError: an input is damaged, is not what it was, or contradicts another.
+        InputError: an input is damaged, is not what it was, has no record, or contradicts another.
     """
     artifact = Path(artifact)
-    entry = Path(program).resolve().relative_to(REPOSITORY).as_posix()
+    entry = Path(program).resolve()
+    if not entry.is_relative_to(REPOSITORY):
+        raise InputError(f"{entry}: not in {REPOSITORY}, whose library it would run with; set PYTHONPATH to its own")
+    entry = entry.relative_to(REPOSITORY).as_posix()
     record = Provenance(
         artifact=artifact.as_posix(),
         program=entry,
-        inputs=examine_all(inputs),
+        inputs=examine_all(inputs, foreign),
         spec=spec.model_dump(mode="json") if isinstance(spec, BaseModel) else spec,
         seeds=dict(seeds or {}),
         source=source_hashes(entry),
@@ -132,23 +139,23 @@ def making(
             _embed(temporary, record.sealed(content_sha256(temporary)))
 
 
-def examine_all(inputs: Mapping[str, Any]) -> list[Ingredient]:
+def examine_all(inputs: Mapping[str, Any], foreign: Collection[str] = ()) -> list[Ingredient]:
     """Examine every input, and that none was made from another version of a file that is also given.
 
     Raises:
         InputError: naming the offender.
     """
     given = [
-        Ingredient(role, str(path), examine(path) if Path(path).exists() else None)
+        Ingredient(role, str(path), examine(path, role in foreign) if Path(path).exists() else None)
         for role, value in inputs.items()
         if value is not None
         for path in (value if isinstance(value, list | tuple) else [value])
     ]
-    by_role = {i.role: i for i in given if sum(other.role == i.role for other in given) == 1}
+    alone = _only_of_their_role(given)
     for ingredient in given:
         made = read_provenance(ingredient.path) if ingredient.sha256 else None
-        for earlier in made.inputs if made else []:
-            here = by_role.get(earlier.role)
+        for earlier in _only_of_their_role(made.inputs).values() if made else []:
+            here = alone.get(earlier.role)
             if here and None not in (here.sha256, earlier.sha256) and here.sha256 != earlier.sha256:
                 raise InputError(
                     f"{ingredient.path} was made from {earlier.role} {earlier.path} with content "
@@ -157,44 +164,58 @@ def examine_all(inputs: Mapping[str, Any]) -> list[Ingredient]:
     return given
 
 
-def examine(path: str | Path) -> str:
+def _only_of_their_role(ingredients: Collection[Ingredient]) -> dict[str, Ingredient]:
+    roles = [ingredient.role for ingredient in ingredients]
+    return {ingredient.role: ingredient for ingredient in ingredients if roles.count(ingredient.role) == 1}
+
+
+def examine(path: str | Path, foreign: bool = False) -> str:
     """Check an artifact against its own record and its ancestors; returns its content hash.
 
-    A file or folder without a record (someone else's dataset, say) is taken for what it is.
+    Args:
+        foreign: without a record it is taken for what it is.
 
     Raises:
         InputError: it is damaged, or was made from other files than those that now lie where they lay.
     """
-    found = content_sha256(path)
     record = read_provenance(path)
-    if record is not None:
-        if not record.is_intact():
-            raise InputError(f"{path}: its provenance was altered: the seal is not {record.seal[:12]}")
-        if found != record.content_sha256:
-            raise InputError(
-                f"{path}: damaged or altered: its content has hash {found[:12]}, expected {record.content_sha256[:12]}"
-            )
-        for problem in ancestry_problems(path, record):
-            raise InputError(problem)
-    return found
+    if record is None and foreign:
+        return content_sha256(path)
+    for problem in problems_of(path, record):
+        raise InputError(problem)
+    return record.content_sha256
 
 
-def ancestry_problems(path: str | Path, record: Provenance) -> list[str]:
+def problems_of(path: str | Path, record: Provenance | None) -> Iterator[str]:
+    """What is wrong with an artifact: with its record, its content, or what it was made from."""
+    if record is None:
+        yield f"{path}: says nothing about what it was made from"
+        return
+    if not record.is_intact():
+        yield f"{path}: its provenance was altered: the seal is not {record.seal[:12]}"
+        return
+    if (found := content_sha256(path)) != record.content_sha256:
+        yield f"{path}: damaged or altered: its content has hash {found[:12]}, expected {record.content_sha256[:12]}"
+    yield from _ancestry_problems(path, record, set())
+
+
+def _ancestry_problems(path: str | Path, record: Provenance, looked_at: set[Path]) -> Iterator[str]:
     """Ancestors that no longer are what they were when the artifact was made. Those that are gone are passed over."""
-    problems = []
+    root = record.root(path)
     for ingredient in record.inputs:
-        if ingredient.sha256 is None or not Path(ingredient.path).exists():
+        earlier = root / ingredient.path
+        if ingredient.sha256 is None or earlier in looked_at or not earlier.exists():
             continue
-        made = read_provenance(ingredient.path)
-        now = made.content_sha256 if made else content_sha256(ingredient.path)
+        made = read_provenance(earlier)
+        now = made.content_sha256 if made else content_sha256(earlier)
         if now != ingredient.sha256:
-            problems.append(
+            yield (
                 f"{path}: made from {ingredient.role} {ingredient.path} with content {ingredient.sha256[:12]}, "
                 f"which now has content {now[:12]}"
             )
         elif made:
-            problems += ancestry_problems(ingredient.path, made)
-    return problems
+            looked_at.add(earlier)
+            yield from _ancestry_problems(earlier, made, looked_at)
 
 
 # ---- records inside artifacts ---------------------------------------------------------------------------------------
@@ -212,7 +233,7 @@ def read_provenance(path: str | Path) -> Provenance | None:
         return None
     try:
         return Provenance(**record | {"inputs": [Ingredient(**i) for i in record["inputs"]]})
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: its provenance is not a record of this project ({error})") from None
 
 
@@ -275,7 +296,14 @@ def _write_json(path: Path, record: dict) -> None:
 
 
 def _content_of_json(path: Path) -> str:
-    return text_sha256(json_text(_without_record(read_json(path))))
+    return _canonical_sha256(path, _without_record(read_json(path)))
+
+
+def _canonical_sha256(path: Path, content: Any) -> str:
+    try:
+        return text_sha256(json_text(content))
+    except ValueError as error:  # NaN
+        raise InputError(f"{path}: holds what is no JSON ({error})") from None
 
 
 def _lines(path: Path) -> list[Any]:
@@ -285,6 +313,8 @@ def _lines(path: Path) -> list[Any]:
             lines.append(json.loads(line))
         except json.JSONDecodeError:
             raise InputError(f"{path}:{number}: not a whole line of JSON") from None
+        if not isinstance(lines[-1], dict):
+            raise InputError(f"{path}:{number}: not a JSON object")
     return lines
 
 
@@ -301,7 +331,7 @@ def _write_lines(path: Path, record: dict) -> None:
 
 
 def _content_of_lines(path: Path) -> str:
-    return text_sha256(json_text([_without_record(line) for line in _lines(path)]))
+    return _canonical_sha256(path, [_without_record(line) for line in _lines(path)])
 
 
 def _without_record(content: Any) -> Any:
@@ -365,7 +395,7 @@ def _parquet(path: Path):
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: truncated or damaged Parquet ({error})") from None
 
 
@@ -377,13 +407,13 @@ _COMMENT = re.compile(r"<!-- provenance (.*) -->\n\Z")
 def _read_svg(path: Path) -> dict | None:
     found = _COMMENT.search(_text(path))
     try:
-        return json.loads(found.group(1).replace("- -", "--")) if found else None
+        return json.loads(found.group(1)) if found else None
     except ValueError as error:
         raise InputError(f"{path}: its provenance is damaged ({error})") from None
 
 
 def _write_svg(path: Path, record: dict) -> None:
-    text = json.dumps(record, sort_keys=True).replace("--", "- -")  # no comment holds two hyphens
+    text = json.dumps(record, sort_keys=True).replace("--", "-\\u002d")  # no XML comment holds two hyphens
     with path.open("a", encoding="utf-8") as file:
         file.write(f"<!-- provenance {text} -->\n")
 

@@ -19,6 +19,7 @@ from typing import Any
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
+from world_modality.config import Experiment
 from world_modality.sources import REPOSITORY
 
 CHECKPOINT = "judge_pickup"
@@ -75,8 +76,8 @@ class Job:
     """One job of the plan.
 
     Attributes:
-        causes: why it would run, in words; empty where it would not.
-        consequence: it would run only because a job before it does.
+        needed: whether it would run.
+        causes: why it would run even if no other job ran, in words.
     """
 
     rule: str
@@ -85,27 +86,26 @@ class Job:
     inputs: tuple[str, ...]
     params: dict[str, str]
     command: str
+    needed: bool
     causes: tuple[str, ...]
-    consequence: bool
 
-    @property
-    def needed(self) -> bool:
-        return bool(self.causes) or self.consequence
+
+@dataclass(frozen=True)
+class Plan:
+    """The experiment as its config files give it, and the jobs behind the targets, whether or not they would run."""
+
+    experiment: Experiment
+    jobs: list[Job]
 
 
 def plan(
     targets: Iterable[str],
     directory: Path,
     configfiles: Sequence[Path] = (),
-    config: dict[str, Any] | None = None,
     snakefile: Path = REPOSITORY / "Snakefile",
-) -> list[Job]:
-    """The jobs behind some targets in an experiment's folder, whether or not they would run.
-
-    Args:
-        config: values that go over those of the config files, like `--config`.
-    """
-    settings = ConfigSettings(configfiles=[path.resolve() for path in configfiles], config=config or {})
+) -> Plan:
+    """What Snakemake plans for some targets in an experiment's folder."""
+    settings = ConfigSettings(configfiles=[path.resolve() for path in configfiles])
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         built = api.workflow(
             resource_settings=ResourceSettings(cores=1),
@@ -117,7 +117,8 @@ def plan(
         workflow = built._workflow
         workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
         workflow._build_dag()
-        return sorted((_job(job, workflow.dag) for job in workflow.dag.jobs), key=lambda job: job.outputs)
+        jobs = sorted((_job(job, workflow.dag) for job in workflow.dag.jobs), key=lambda job: job.outputs)
+        return Plan(workflow.globals["experiment"], jobs)
 
 
 def _job(job, dag) -> Job:
@@ -130,8 +131,8 @@ def _job(job, dag) -> Job:
         inputs=tuple(sorted(map(str, job.input))),
         params=params,
         command=job.rule.shellcmd or "",
+        needed=bool(dag.needrun(job)),
         causes=tuple(dict.fromkeys(_causes(job, reason, params))) if dag.needrun(job) else (),
-        consequence=bool(dag.needrun(job)),
     )
 
 
@@ -269,11 +270,15 @@ def _listed(jobs: Sequence[Job]) -> list[str]:
     return lines
 
 
-def hidden_jobs(jobs: Sequence[Job], targets: Iterable[str], directory: Path, configfiles: Sequence[Path]) -> list[Job]:
+def hidden_jobs(planned: Plan, directory: Path, configfiles: Sequence[Path]) -> list[Job]:
     """Jobs that the branch may add to a plan; none where the checkpoint has chosen and stands."""
-    checkpoint = next((job for job in jobs if job.rule == CHECKPOINT), None)
+    checkpoint = next((job for job in planned.jobs if job.rule == CHECKPOINT), None)
     if checkpoint is None or not checkpoint.needed:
         return []
-    wrist = {"decision": {"wrist_experiment": "always"}}
-    known = {job.outputs for job in jobs}
-    return [job for job in plan(targets, directory, configfiles, wrist) if job.outputs not in known]
+    experiment, known = planned.experiment, {job.outputs for job in planned.jobs}
+    decision = experiment.decision
+    open_options = {decision.wrist, *decision.on_success} - set(experiment.known_options())
+    targets = [f"results/eval_{o}_{t}.json" for o in sorted(open_options) for t in experiment.evaluation.tasks]
+    if not targets:
+        return []
+    return [job for job in plan(targets, directory, configfiles).jobs if job.needed and job.outputs not in known]

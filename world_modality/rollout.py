@@ -22,10 +22,13 @@ import numpy as np
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+from safetensors import SafetensorError, safe_open
 
+import lerobot_policy_world_modality.modeling_smolvla_world  # noqa: F401 - LeRobot loads it by name; it makes rollouts
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality.config import RolloutSpec
+from world_modality.encoder import check_device
 from world_modality.errors import InputError
 from world_modality.evaluation import (
     Episode,
@@ -56,11 +59,16 @@ def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> No
     A checkpoint from elsewhere has no `training.json` and is taken for what it is.
 
     Raises:
-        InputError: naming what is missing or differs.
+        InputError: naming what is missing, damaged or differs.
     """
     for name in CHECKPOINT_FILES:
         if not (checkpoint / name).is_file():
             raise InputError(f"{checkpoint}: {name} is missing; a checkpoint has {', '.join(CHECKPOINT_FILES)}")
+    try:
+        with safe_open(checkpoint / "model.safetensors", "pt"):
+            pass
+    except SafetensorError as error:
+        raise InputError(f"{checkpoint}/model.safetensors: truncated or damaged ({error})") from None
     if (checkpoint / "training.json").is_file():
         trained = read_json(checkpoint / "training.json")
         made, asked = (trained["spec"]["option"], trained["seed"]), (spec.source_option, train_seed)
@@ -69,6 +77,19 @@ def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> No
                 f"{checkpoint}: trained as option {made[0]} with seed {made[1]}, "
                 f"expected {asked[0]} with seed {asked[1]}"
             )
+
+
+def folders_of(checkpoint: Path) -> dict[str, Path]:
+    """The folders a checkpoint names, and reads when it is loaded: its VLM's, and its encoder's where it has one.
+
+    Raises:
+        InputError: the checkpoint has no readable `config.json`.
+    """
+    if not (checkpoint / "config.json").is_file():
+        raise InputError(f"{checkpoint}: config.json is missing; a checkpoint has {', '.join(CHECKPOINT_FILES)}")
+    config = read_json(checkpoint / "config.json")
+    named = {"vlm": config.get("vlm_model_name"), "encoder": config.get("world_encoder")}
+    return {role: Path(folder) for role, folder in named.items() if folder and Path(folder).is_dir()}
 
 
 class Pilot:
@@ -80,6 +101,7 @@ class Pilot:
     """
 
     def __init__(self, checkpoint: Path, spec: RolloutSpec):
+        check_device(spec.device)  # LeRobot would take the CPU instead
         self.spec = spec
         self.checkpoint_sha256 = file_sha256(checkpoint / "model.safetensors")
         config = PreTrainedConfig.from_pretrained(checkpoint)

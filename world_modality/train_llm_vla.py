@@ -47,13 +47,14 @@ from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality import program
-from world_modality.config import TrainSpec, spec_argument
-from world_modality.dataset import check_image_key, dataset_fingerprint, load_dataset
-from world_modality.encoder import VideoEncoder
+from world_modality.config import MAX_SEED, TrainSpec, spec_argument
+from world_modality.dataset import check_image_key, dataset_fingerprint, episode_bounds, load_dataset
+from world_modality.encoder import VideoEncoder, check_device
 from world_modality.errors import InputError
-from world_modality.files import atomic_path, file_sha256, text_sha256, write_json
+from world_modality.files import atomic_path, file_sha256, read_json, text_sha256, write_json
 from world_modality.latents import LatentTable, join_tables
 from world_modality.loader import FrameBatches, training_batches
+from world_modality.program import existing, whole_number
 from world_modality.progress import Progress
 from world_modality.provenance import content_sha256, making, package_versions
 from world_modality.sources import source_code
@@ -105,12 +106,16 @@ def train(
     A training interrupted under the same spec and inputs goes on from its state in `training_dir`.
 
     Raises:
-        InputError: latents of another camera, dataset or window than the option asks for.
+        InputError: latents of another camera, dataset or window than the option asks for, a horizon beyond every
+            episode, a VLM that is no SmolVLM, or a device that is not there.
         FloatingPointError: the loss is not finite.
     """
+    check_device(spec.device)  # LeRobot would take the CPU instead
+    _check_vlm(inputs.vlm)
     dataset = load_dataset(inputs.dataset)
     for key in spec.image_keys.values():
         check_image_key(dataset, key)
+    _check_horizon(spec, dataset)
     latents = _open_latents(spec, inputs, dataset)
     run = _pipeline_config(spec, inputs, seed, latents)
     set_seed(seed)
@@ -228,6 +233,23 @@ def measure(policy, preprocessor, frames: FrameBatches, batch_size: int, seed: i
 # ---- what the training is told --------------------------------------------------------------------------------------
 
 
+def _check_vlm(folder: Path) -> None:
+    config = folder / "config.json"
+    kind = read_json(config).get("model_type", "nothing") if config.is_file() else "no config.json"
+    if kind != "smolvlm":
+        raise InputError(f"{folder}: has {kind}, expected a SmolVLM (model_type smolvlm in config.json)")
+
+
+def _check_horizon(spec: TrainSpec, dataset: LeRobotDataset) -> None:
+    """Refuse a horizon whose last frame no episode has."""
+    longest = max(end - start for start, end in episode_bounds(dataset))
+    if spec.world and spec.world.horizon >= longest:
+        raise InputError(
+            f"world.horizon {spec.world.horizon}: the longest episode has {longest} frames, so at most {longest - 1} "
+            "lie ahead of any"
+        )
+
+
 def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset) -> LatentTable | None:
     """The latents of the option's cameras, each checked against what the option and the dataset say it must be."""
     if set(inputs.latents) != set(spec.cameras):
@@ -237,15 +259,15 @@ def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset)
         return None
     if inputs.encoder is None:
         raise InputError(f"option {spec.option} encodes its camera at rollout: --encoder is missing")
-    encoder = VideoEncoder.load(inputs.encoder).identity()
     same = {"dataset_fingerprint": dataset_fingerprint(dataset), "window": spec.world.window}
-    same["encoder_sha256"] = encoder["encoder_sha256"]
-    return join_tables(
-        [
-            LatentTable.open(inputs.latents[camera], expect=same | {"image_key": spec.image_keys[camera]})
-            for camera in spec.cameras
-        ]
-    )
+    tables = [
+        LatentTable.open(inputs.latents[camera], expect=same | {"image_key": spec.image_keys[camera]})
+        for camera in spec.cameras
+    ]
+    encoder = VideoEncoder.load(inputs.encoder).identity()  # last: a published one takes long
+    for camera, table in zip(spec.cameras, tables, strict=True):
+        table.specs[0].require({"encoder_sha256": encoder["encoder_sha256"]}, str(inputs.latents[camera]))
+    return join_tables(tables)
 
 
 def _pipeline_config(
@@ -324,25 +346,27 @@ def _camera_path(text: str) -> tuple[str, Path]:
     camera, separator, path = text.partition("=")
     if not separator or camera not in ("front", "wrist") or not path:
         raise argparse.ArgumentTypeError(f"{text!r} is not front=PATH or wrist=PATH")
-    return camera, Path(path)
+    return camera, existing(path)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", type=Path, required=True, help="LeRobotDataset folder")
-    parser.add_argument("--vlm", type=Path, required=True, help="SmolVLM folder: configuration, tokenizer, processor")
-    parser.add_argument("--encoder", type=Path, help="V-JEPA 2 folder the latents were encoded with")
+    parser.add_argument("--dataset", type=existing, required=True, help="LeRobotDataset folder")
+    parser.add_argument("--vlm", type=existing, required=True, help="SmolVLM folder: config, tokenizer, processor")
+    parser.add_argument("--encoder", type=existing, help="V-JEPA 2 folder the latents were encoded with")
     parser.add_argument("--latents", type=_camera_path, nargs="*", default=[], metavar="CAMERA=PATH")
     keys = "checked against the spec"
     parser.add_argument("--image_key", nargs="*", default=[], help=f"image key of each world camera, {keys}")
     parser.add_argument("--wrist_image_key", default="observation.images.image2", help=f"the wrist camera's, {keys}")
     parser.add_argument("--spec", type=spec_argument(TrainSpec), required=True, help="the option's spec (JSON)")
-    parser.add_argument("--seed", type=int, required=True, help="seeds the weights, the data order and the flow noise")
+    seed = whole_number(0, MAX_SEED)
+    parser.add_argument("--seed", type=seed, required=True, help="seeds the weights, the data order and the flow noise")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--training_dir", type=Path, help="folder of the training in progress (beside the output)")
     for field in dataclasses.fields(Running):
         text = f"how it runs, not what it makes ({field.default})"
-        parser.add_argument(f"--{field.name}", type=int, default=field.default, help=text)
+        number = whole_number(1 if field.name == "save_every" else 0)
+        parser.add_argument(f"--{field.name}", type=number, default=field.default, help=text)
     parsed = parser.parse_args(arguments)
     parsed.training_dir = parsed.training_dir or parsed.output.with_name(f".{parsed.output.name}.training")
     return parsed
@@ -366,7 +390,8 @@ def main() -> None:
     roles = {"dataset": inputs.dataset, "vlm": inputs.vlm, "encoder": inputs.encoder}
     roles |= {f"latents_{camera}": path for camera, path in inputs.latents.items()}
     seeds = {"train": arguments.seed}
-    with making(arguments.output, __file__, roles, arguments.spec, seeds) as checkpoint:
+    foreign = ("dataset", "vlm", "encoder")
+    with making(arguments.output, __file__, roles, arguments.spec, seeds, foreign) as checkpoint:
         train(arguments.spec, inputs, arguments.seed, checkpoint, arguments.training_dir, running)
 
 

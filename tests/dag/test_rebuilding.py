@@ -151,7 +151,7 @@ def change(key, value):
 def jobs_by_output(folder, config):
     overlay = folder / "config.yaml"
     overlay.write_text(yaml.safe_dump(config))
-    jobs = plan(["all"], folder, [overlay])
+    jobs = plan(["all"], folder, [overlay]).jobs
     return {output.removeprefix("results/"): job for job in jobs for output in job.outputs}
 
 
@@ -309,7 +309,7 @@ def test_every_module_states_what_an_edit_of_it_makes_anew():
 
 
 def test_every_rule_names_the_program_it_runs(tmp_path):
-    for job in (job for job in plan(["all"], tmp_path) if job.outputs):
+    for job in (job for job in plan(["all"], tmp_path).jobs if job.outputs):
         program = PROGRAMS[job.rule]
         assert program.split("/")[-1].removesuffix(".py") in job.command
         assert job.params["source"] == sources.source_code(program)

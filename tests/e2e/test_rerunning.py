@@ -129,8 +129,8 @@ def why(smoke, tmp_path, edit):
     overlay = tmp_path / "edit.yaml"
     overlay.write_text(yaml.safe_dump(edit))
     overlays = [SMOKE, overlay]
-    jobs = plan(["all"], smoke, overlays)
-    return explain(jobs, hidden_jobs(jobs, ["all"], smoke, overlays))
+    planned = plan(["all"], smoke, overlays)
+    return explain(planned.jobs, hidden_jobs(planned, smoke, overlays))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from world_modality.backbones import build_small_encoder, build_small_vlm
 from world_modality.config import load_experiment
 from world_modality.dataset import load_dataset
 from world_modality.encoder import VideoEncoder, encode_dataset
+from world_modality.provenance import making
 from world_modality.train_llm_vla import TrainInputs
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
@@ -51,7 +52,10 @@ def folder(experiment, tmp_path_factory):
     build_small_encoder(experiment.encoder, folder / "encoder")
     build_small_vlm(experiment.vlm, folder / "vlm")
     encoder = VideoEncoder.load(folder / "encoder")
-    encode_dataset(load_dataset(folder / "dataset"), FRONT, encoder, 4, 8, folder / "front.parquet")
+    inputs = {"dataset": folder / "dataset", "encoder": folder / "encoder"}
+    program = Path(__file__).parents[2] / "scripts" / "precompute_world_latents.py"
+    with making(folder / "front.parquet", str(program), inputs, foreign=inputs) as table:
+        encode_dataset(load_dataset(folder / "dataset"), FRONT, encoder, 4, 8, table)
     return folder
 
 

@@ -18,6 +18,7 @@ from world_modality.decision import Verdict, decide, judge_pickup, read_pickup
 from world_modality.evaluation import Episode, block_row, collect_evaluation
 from world_modality.figures import plot_success, save
 from world_modality.files import text_sha256, write_json
+from world_modality.provenance import making
 from world_modality.verdict import WIDTH, render
 
 REPOSITORY = Path(__file__).parents[2]
@@ -517,8 +518,9 @@ def test_every_token_has_a_text_for_every_scale(tmp_path):
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
     """The two scripts' command lines on evaluations that take the wrist branch."""
-    read(tmp_path, contents(E0=6, E2=4, A=7))
     monkeypatch.chdir(tmp_path)
+    for (option, task), file in contents(E0=6, E2=4, A=7).items():
+        collected(f"eval_{option}_{task}.json", file)
     run = [f"eval_{option}_{task}.json" for option in ("E0", "E2") for task in PICKUP]
     judge = JudgeSpec.model_validate(spec().model_dump(include=set(JudgeSpec.model_fields)) | {"decision": tree()})
     wrist = [f"eval_A_{task}.json" for task in PICKUP]
@@ -527,6 +529,12 @@ def programs(tmp_path, monkeypatch):
         "judge_pickup.py": ["--spec", judge.model_dump_json(), "--evaluations", *run, "--output", "pickup.json"],
         "decide.py": ["--spec", spec().model_dump_json(), "--evaluations", *run, *wrist, *output],
     }
+
+
+def collected(name, file):
+    """An evaluation with its provenance, as the pipeline leaves it."""
+    with making(name, str(REPOSITORY / "scripts" / "collect_evaluation.py"), {}) as path:
+        write_json(path, file)
 
 
 def tree():
@@ -550,14 +558,23 @@ def test_the_programs_make_the_same_bytes_in_every_process(tmp_path, monkeypatch
 
 def test_an_unfair_comparison_ends_in_one_line_and_no_file(tmp_path, monkeypatch, programs):
     call("judge_pickup.py", programs["judge_pickup.py"], monkeypatch)
-    path = tmp_path / "eval_A_0.json"
-    path.write_text(path.read_text().replace('"env_seed": 3', '"env_seed": 4'))
+    file = content("A", 0, 7)
+    file["episodes"][3]["env_seed"] = 4
+    collected("eval_A_0.json", file)
     with pytest.raises(SystemExit) as stopped:
         call("decide.py", programs["decide.py"], monkeypatch)
     assert stopped.value.code == (
         "error: eval_A_0.json: initial state 3 of training seed 0: env_seed is 4, but 3 in eval_E0_0.json"
     )
     assert not list(tmp_path.glob("*decision*"))
+
+
+def test_a_damaged_evaluation_ends_in_one_line_and_no_file(tmp_path, monkeypatch, programs):
+    path = tmp_path / "eval_E2_0.json"
+    path.write_text(path.read_text().replace('"success": false', '"success": true', 1))
+    with pytest.raises(SystemExit, match=r"error: eval_E2_0\.json: damaged or altered"):
+        call("judge_pickup.py", programs["judge_pickup.py"], monkeypatch)
+    assert not (tmp_path / "pickup.json").exists()
 
 
 def test_a_wrong_spec_names_the_key(monkeypatch, programs, capsys):

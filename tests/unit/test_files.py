@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from world_modality import files
 from world_modality.files import atomic_path, read_json, tree_sha256, write_json
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,7 +58,8 @@ def test_tree_hash_sees_names_and_contents(tmp_path):
     assert tree_sha256(tmp_path / "a") != tree_sha256(tmp_path / "b")
 
 
-def test_two_writers_of_one_artifact_do_not_meet(tmp_path):
+def test_two_writers_of_one_artifact_do_not_meet(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.1)
     with atomic_path(tmp_path / "artifact") as temporary:
         with (
             pytest.raises(ValueError, match="artifact: another process is writing it"),

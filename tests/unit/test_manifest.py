@@ -5,6 +5,7 @@ import pytest
 from world_modality.files import file_sha256, read_json, write_json
 from world_modality.manifest import write_manifest
 
+POLICY = {"policy": {"chunk_size": 16}, "vlm": {"layers": 2}}
 SCHEDULE = {"learning_rate": 1e-3, "warmup_steps": 5, "final_learning_rate": 1e-5}
 
 
@@ -13,7 +14,7 @@ def checkpoint(root, seed, option="E0", steps=100, world=None):
     folder.mkdir()
     (folder / "model.safetensors").write_text(f"weights of seed {seed}")
     record = {
-        "spec": {"option": option, "training": {"steps": steps, "batch_size": 4} | SCHEDULE},
+        "spec": {"option": option, "training": {"steps": steps, "batch_size": 4} | SCHEDULE, **POLICY},
         "seed": seed,
         "inputs": {"dataset": "abc"},
         "weights_sha256": file_sha256(folder / "model.safetensors"),
@@ -30,7 +31,7 @@ def test_a_manifest_lists_every_seed_with_its_weights_and_their_budget(tmp_path)
     assert list(manifest["seeds"]) == ["0", "1"]
     assert manifest["seeds"]["1"]["weights_sha256"] == file_sha256(folders[1] / "model.safetensors")
     assert manifest["seeds"]["0"]["world"] == {"gate": 0.1}
-    assert manifest["training_budget"] == {"steps": 100, "batch_size": 4, "dataset": "abc"}
+    assert manifest["training_budget"] == {"steps": 100, "batch_size": 4, "dataset": "abc"} | POLICY
     assert manifest["learning_schedule"] == SCHEDULE
 
 
