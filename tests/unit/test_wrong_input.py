@@ -61,7 +61,7 @@ OVERLAYS = {
     "training: {learning_rat: 1.0}": "training.learning_rat: unknown key; did you mean learning_rate? valid: steps, ",
     "options: {A: {labl: x}}": "options.A.labl: unknown key; did you mean label? valid: cameras, memory, images, ",
     "options: {A: {training: {warmup_step: 5}}}": (
-        "error: options.A.training.warmup_step: unknown key; did you mean warmup_steps? valid: learning_rate, warmup_steps, "
+        "options.A.training.warmup_step: unknown key; did you mean warmup_steps? valid: learning_rate, warmup_steps, "
     ),
     "options: {A: {training: {steps: 5}}}": "options.A.training.steps: unknown key; valid: learning_rate, warmup_",
     # cameras
@@ -104,8 +104,8 @@ SNAKEMAKE = [
     (
         "options: {A: {training: {warmup_step: 5}}}",
         "results/decision.txt",
-        "options.A.training.warmup_step: unknown key; did you mean warmup_steps? valid: learning_rate, warmup_steps, "
-        "final_learning_rate",
+        "error: options.A.training.warmup_step: unknown key; did you mean warmup_steps? "
+        "valid: learning_rate, warmup_steps, final_learning_rate",
     ),
     ("{}", "results/eval_E2_10.json", "ConfigError: libero_spatial has tasks 0 to 9, not 10"),
     ("{}", "results/ckpt_E9/manifest.json", "ConfigError: no option E9; valid: E0, E2, A, E2-zero, S0"),
