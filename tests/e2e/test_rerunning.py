@@ -64,11 +64,10 @@ EDITS = {
 def dry_run(directory, *overlays, snakefile=REPOSITORY / "Snakefile"):
     """Outputs that a real dry run would make, without `results/`."""
     command = [Path(sys.executable).with_name("snakemake"), "--snakefile", snakefile, "--directory", directory]
-    command += ["--cores", "1", "--dry-run", "--configfile", *overlays, "--", "all"]
+    command += ["--cores", "1", "--dry-run", "--printshellcmds", "--configfile", *overlays, "--", "all"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
-    lines = re.findall(r"^    output: (.*)$", run.stdout, re.MULTILINE)
-    return {output.removeprefix("results/") for line in lines for output in line.split(", ")}
+    return {output.removeprefix("results/") for output in re.findall(r"--output(?:-json|-text)? (\S+)", run.stdout)}
 
 
 @pytest.mark.parametrize("name", EDITS)
