@@ -32,7 +32,7 @@ onstart:
 
 wildcard_constraints:
     option=r"[A-Z][A-Za-z0-9-]*",
-    camera="front|wrist",
+    table=r"(front|wrist)(_m\d+)?",
     task=r"\d+",
     seed=r"\d+",
     block=r"\d+",

@@ -39,6 +39,8 @@ class SmolVLAWorldConfig(SmolVLAConfig):
         world_heads: attention heads of Prophet and of the cross-attention.
         world_loss_weight: lambda_world, weight of the world loss beside the action loss.
         world_memory: what the policy attends to, a key of `world_modality.prophet.MEMORIES`.
+        world_image_key_rollout: the camera that is seen at rollout in place of the one world camera trained on (a
+            distribution shift); None for the same.
         world_latents: latent tables to train on, one per world image key, in that order; unused at rollout.
 
     Raises:
@@ -59,6 +61,7 @@ class SmolVLAWorldConfig(SmolVLAConfig):
     world_heads: int = 8
     world_loss_weight: float = 0.2
     world_memory: str = "predicted"
+    world_image_key_rollout: str | None = None
     world_latents: list[str] = field(default_factory=list)
 
     def __post_init__(self):
@@ -73,11 +76,18 @@ class SmolVLAWorldConfig(SmolVLAConfig):
         if visual is not NormalizationMode.IDENTITY:
             raise ValueError(f"normalization_mapping: VISUAL is {visual.value}; the encoder needs IDENTITY pixels")
 
+    @property
+    def rollout_image_keys(self) -> list[str]:
+        """Image keys of the world cameras at rollout."""
+        return [self.world_image_key_rollout] if self.world_image_key_rollout else self.world_image_keys
+
     def _check_cameras(self) -> None:
         if not self.world_image_keys:
             raise ValueError("world_image_keys is empty: name the image keys of the world cameras")
         if len(set(self.world_image_keys)) != len(self.world_image_keys):
             raise ValueError(f"world_image_keys names a camera twice: {self.world_image_keys}")
+        if self.world_image_key_rollout and len(self.world_image_keys) > 1:
+            raise ValueError(f"world_image_key_rollout: one camera cannot stand for {len(self.world_image_keys)}")
         cameras, tables = len(self.world_image_keys), len(self.world_latents)
         if tables not in (0, cameras):
             raise ValueError(f"world_latents names {tables} tables for {cameras} world_image_keys")
@@ -101,6 +111,8 @@ class SmolVLAWorldConfig(SmolVLAConfig):
             ValueError: a world image key is none of them.
         """
         super().validate_features()
-        for key in self.world_image_keys:
-            if key not in self.image_features:
-                raise ValueError(f"world_image_keys: no image {key}; valid: {', '.join(self.image_features)}")
+        named = {"world_image_keys": self.world_image_keys, "world_image_key_rollout": self.rollout_image_keys}
+        for name, keys in named.items():
+            for key in keys:
+                if key not in self.image_features:
+                    raise ValueError(f"{name}: no image {key}; valid: {', '.join(self.image_features)}")

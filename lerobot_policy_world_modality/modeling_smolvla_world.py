@@ -20,6 +20,7 @@ Non-obvious behaviours of LeRobot:
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from contextlib import contextmanager
 
@@ -32,7 +33,15 @@ from torch import Tensor
 from world_modality.encoder import VideoEncoder
 from world_modality.errors import InputError
 from world_modality.latents import LatentTable, join_tables
-from world_modality.prophet import MEMORIES, GatedCrossAttention, Prophet, require_finite, world_loss
+from world_modality.prophet import (
+    MEMORIES,
+    UNSEEING_MEMORIES,
+    GatedCrossAttention,
+    MemorySources,
+    Prophet,
+    require_finite,
+    world_loss,
+)
 
 from .configuration_smolvla_world import SmolVLAWorldConfig
 
@@ -73,6 +82,8 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         """Forget the episode: its queued actions and its frames."""
         super().reset()
         self._frames: dict[str, deque[Tensor]] = {}
+        self._predictions: list[Tensor] = []  # of the episode so far, each (B, K, D)
+        self.draw = torch.Generator().manual_seed(0)  # for a random memory; seed it anew before a chunk to repeat one
 
     # ---- attending to a memory ----------------------------------------------------------------------------------
 
@@ -90,9 +101,9 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         finally:
             self._memory = None
 
-    def memory_from(self, predicted: Tensor) -> Tensor:
-        """What the policy attends to, given Prophet's prediction; both (B, K, D) in standard units."""
-        return MEMORIES[self.config.world_memory](predicted)
+    def memory_from(self, sources: MemorySources) -> Tensor:
+        """What the policy attends to, (B, K, D) in standard units."""
+        return MEMORIES[self.config.world_memory](sources)
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -136,9 +147,17 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         device = self.prophet.mean.device
         return history.to(device), future.to(device), valid.to(device)
 
-    def predict_from_table(self, batch: dict[str, Tensor]) -> Tensor:
-        """Prophet's prediction (B, K, D), in standard units, for the frames of a training batch."""
-        return self.prophet(self._look_up(batch)[0])
+    def training_memory(self, batch: dict[str, Tensor]) -> Tensor:
+        """What the policy attends to, (B, K, D) in standard units, for the frames of a training batch."""
+        history, future, _ = self._look_up(batch)
+        return self._memory_of_batch(batch, self.prophet(history), self.prophet.standardize(future))
+
+    def _memory_of_batch(self, batch: dict[str, Tensor], predicted: Tensor, future: Tensor) -> Tensor:
+        """Draws are a function of the batch's frames: a resumed training repeats them, and no other stream moves."""
+        index = batch["index"].flatten().cpu().numpy()
+        draw = torch.Generator().manual_seed(zlib.crc32(index.tobytes()))
+        candidates = predicted[:, None].expand(-1, len(predicted), -1, -1)  # sample p, offered to every sample b
+        return self.memory_from(MemorySources(predicted, candidates, draw, future))
 
     def forward(
         self, batch: dict[str, Tensor], noise: Tensor | None = None, time: Tensor | None = None, reduction: str = "mean"
@@ -153,10 +172,9 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             FloatingPointError: the memory is not finite.
         """
         history, future, valid = self._look_up(batch)
-        predicted = self.prophet(history)
-        with self._attending_to(self.memory_from(predicted)):
+        predicted, target = self.prophet(history), self.prophet.standardize(future)
+        with self._attending_to(self._memory_of_batch(batch, predicted, target)):
             action_loss, log = super().forward(batch, noise, time, reduction)
-        target = self.prophet.standardize(future)
         world = world_loss(predicted, target, valid, reduction)
         log |= {
             "world_loss": world.mean().item(),
@@ -173,8 +191,8 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
 
     @property
     def watches_world(self) -> bool:
-        """Whether a rollout needs the world cameras: a memory of zeros does not depend on what they see."""
-        return self.config.world_memory != "zero"
+        """Whether a rollout needs the world cameras: some memories do not depend on what they see."""
+        return self.config.world_memory not in UNSEEING_MEMORIES
 
     def observe_world(self, batch: dict[str, Tensor]) -> None:
         """See one control step: keep a frame of each world camera, (B, 3, H, W), uint8 or float in [0, 1].
@@ -188,7 +206,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         if not self.watches_world:
             return
         kept = self.config.world_history + self.config.world_window - 1
-        for key in self.config.world_image_keys:
+        for key in self.config.rollout_image_keys:
             if key not in batch:
                 raise InputError(f"the observation has no image {key} of a world camera, only {', '.join(batch)}")
             frame = _as_pixels(batch[key])
@@ -222,15 +240,18 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
     def _online_memory(self, batch_size: int) -> Tensor:
         prophet = self.prophet
         if not self.watches_world:
-            return self.memory_from(prophet.mean.new_zeros(batch_size, prophet.horizon, prophet.dim))
-        if not prophet.is_standardized:
+            predicted = prophet.mean.new_zeros(batch_size, prophet.horizon, prophet.dim)
+        elif not prophet.is_standardized:
             raise RuntimeError("this smolvla_world was never trained: it does not know its latents' mean and std")
-        return self.memory_from(prophet(self.online_history()))
+        else:
+            predicted = prophet(self.online_history())
+        self._predictions.append(predicted)
+        return self.memory_from(MemorySources(predicted, torch.stack(self._predictions), self.draw))
 
     def online_history(self) -> Tensor:
         """Past latents (B, T_ctx, D) of the frames seen, as a table of this episode would hold them (float16)."""
         latents = []
-        for key in self.config.world_image_keys:
+        for key in self.config.rollout_image_keys:
             windows = last_windows(torch.stack(tuple(self._frames[key])), self.config.world_window)
             encoded = self._load_encoder().encode(windows.flatten(0, 1))  # (B * T_ctx, D)
             latents.append(encoded.half().float().unflatten(0, windows.shape[:2]))
@@ -279,7 +300,7 @@ def world_effect(policy: SmolVLAWorldPolicy, batch: dict[str, Tensor], noise: Te
         whole chunk) when the memory is zeroed.
     """
     policy.eval()
-    memory = policy.memory_from(policy.predict_from_table(batch))
+    memory = policy.training_memory(batch)
     if noise is None:
         shape = (len(memory), policy.config.chunk_size, policy.config.max_action_dim)
         noise = policy.model.sample_noise(shape, memory.device)

@@ -29,9 +29,10 @@ def demonstration_parts(wildcards):
 
 
 def encoding_flags(wildcards):
+    camera, _, window = wildcards.table.partition("_m")
     return (
-        f"--image_key {experiment.image_keys[wildcards.camera]}"
-        f" --temporal_window {experiment.world.window}"
+        f"--image_key {experiment.image_keys[camera]}"
+        f" --temporal_window {window or experiment.world.window}"
         f" --image_size {experiment.encoder.image_size}"
         f" --batch_size {experiment.latents.batch_size}"
         f" --device {experiment.device}"
@@ -45,22 +46,22 @@ def training_spec(wildcards):
 def training_inputs(wildcards):
     """The demonstrations, the small VLM and, for an option with a world modality, its encoder and latents."""
     inputs = {"dataset": "results/dataset", "vlm": "results/vlm"}
-    cameras = experiment.train_spec(wildcards.option).cameras
-    if cameras:
+    if experiment.train_spec(wildcards.option).cameras:
+        tables = experiment.latent_tables(wildcards.option).values()
         inputs["encoder"] = "results/encoder"
-        inputs["latents"] = [f"results/latents_{camera}.parquet" for camera in cameras]
+        inputs["latents"] = [f"results/latents_{table}.parquet" for table in tables]
     return inputs
 
 
 def training_flags(wildcards):
     """The flags people vary by hand: the wrist camera's key, and the latents of an option with a world modality."""
-    cameras = experiment.train_spec(wildcards.option).cameras
+    tables = experiment.latent_tables(wildcards.option)
     flags = f"--wrist_image_key {experiment.image_keys['wrist']}"
-    if not cameras:
+    if not tables:
         return flags
-    keys = " ".join(experiment.image_keys[camera] for camera in cameras)
+    keys = " ".join(experiment.image_keys[camera] for camera in tables)
     latents = " ".join(
-        f"{camera}=results/latents_{camera}.parquet" for camera in cameras
+        f"{camera}=results/latents_{table}.parquet" for camera, table in tables.items()
     )
     return f"{flags} --image_key {keys} --latents {latents} --encoder results/encoder"
 

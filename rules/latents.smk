@@ -22,16 +22,16 @@ rule build_encoder:
 
 
 rule encode_latents:
-    """Encode the world latents of one camera."""
+    """Encode the world latents of one camera: `wrist`, or `wrist_m8` for a window that is not world.window."""
     input:
         dataset="results/dataset",
         encoder="results/encoder",
     output:
-        "results/latents_{camera}.parquet",
+        "results/latents_{table}.parquet",
     log:
-        "logs/encode_latents/{camera}.log",
+        "logs/encode_latents/{table}.log",
     benchmark:
-        "benchmarks/out/encode_latents/{camera}.tsv"
+        "benchmarks/out/encode_latents/{table}.tsv"
     conda:
         "../envs/pipeline.yaml"
     resources:
@@ -41,7 +41,7 @@ rule encode_latents:
         flags=encoding_flags,
         source=source_code("scripts/precompute_world_latents.py"),
     message:
-        "Encode the latents of the {wildcards.camera} camera"
+        "Encode the latents of the camera: {wildcards.table}"
     shell:
         'python "$SCRIPTS"/precompute_world_latents.py --dataset {input.dataset}'
         " --encoder {input.encoder} {params.flags} --output {output} 2>&1 | tee {log}"

@@ -38,6 +38,8 @@ def _distinct(values):
 MAX_SEED = 2**32 - 1  # numpy takes no greater one
 Camera = Literal["front", "wrist"]
 Scale = Literal["embedded", "smoke", "full"]
+Memory = Literal["predicted", "zero", "random", "random-scaled", "shuffle", "signflip", "oracle"]
+ROLLOUT_MEMORIES = ("random-scaled", "signflip")
 Cameras = Annotated[tuple[Camera, ...], AfterValidator(_distinct)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9-]*$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
@@ -286,12 +288,26 @@ class OptionRow(_Section):
     """What an option is to the decision tree: what it sees, and whose checkpoint it rolls out."""
 
     cameras: Cameras = Field(default=(), description="cameras of the world latents; none: no world modality")
-    memory: Literal["predicted", "zero"] = Field(
-        default="predicted", description="what the policy attends to: Prophet's prediction, or zeros in its place"
+    window: int | None = Field(default=None, ge=1, le=64, description="its own m in place of world.window [frames]")
+    memory: Memory | None = Field(
+        default=None,
+        description="what the policy attends to. predicted: Prophet's prediction, which a trained row does unless it "
+        "says otherwise; zero; random: noise; random-scaled: noise as strong as the prediction; shuffle: another "
+        "prediction of the batch or episode; signflip: half of its dimensions with the other sign; oracle: the true "
+        "future, in training",
     )
     images: Literal["seen", "blank"] = Field(default="seen", description="blank: every image the policy sees is black")
     checkpoint_of: OptionName | None = Field(
         default=None, description="rolls out this option's checkpoint; trains nothing"
+    )
+    rollout_cameras: Cameras = Field(
+        default=(), description="with checkpoint_of: the camera seen at rollout in place of the one trained on"
+    )
+    rollout_window: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="with checkpoint_of: another window m at rollout, a known mismatch [frames]",
     )
 
     @model_validator(mode="after")
@@ -300,8 +316,17 @@ class OptionRow(_Section):
             raise ValueError("blank images leave the world cameras nothing to see")
         if self.checkpoint_of and self.cameras:
             raise ValueError("a row with checkpoint_of takes its cameras from that option")
-        if self.memory == "zero" and not self.cameras and not self.checkpoint_of:
+        if self.memory and not self.cameras and not self.checkpoint_of:
             raise ValueError("memory without cameras: name the cameras of the world latents")
+        if self.memory == "oracle" and self.checkpoint_of:
+            raise ValueError("memory oracle is for training alone: nobody knows the future at rollout")
+        if self.memory in ROLLOUT_MEMORIES and not self.checkpoint_of:
+            raise ValueError(f"memory {self.memory} is for rollout alone: name the checkpoint_of another option")
+        if self.window and not self.cameras:
+            raise ValueError("window without cameras: name the cameras of the world latents")
+        for name in ("rollout_cameras", "rollout_window"):
+            if getattr(self, name) and not self.checkpoint_of:
+                raise ValueError(f"{name}: only a row with checkpoint_of may differ at rollout from its training")
         return self
 
 
@@ -379,18 +404,25 @@ class Experiment(_Section):
             source = option.checkpoint_of and self.options[option.checkpoint_of]
             if source and source.checkpoint_of:
                 raise ValueError(f"options.{name}.checkpoint_of: {option.checkpoint_of} has no checkpoint of its own")
-            if source and option.memory == "zero" and not source.cameras:
-                raise ValueError(f"options.{name}.memory: {option.checkpoint_of} has no world modality")
+            for key in ("memory", "rollout_cameras", "rollout_window"):
+                if source and getattr(option, key) and not source.cameras:
+                    raise ValueError(f"options.{name}.{key}: {option.checkpoint_of} has no world modality")
+            if option.rollout_cameras and (len(option.rollout_cameras), len(source.cameras)) != (1, 1):
+                raise ValueError(f"options.{name}.rollout_cameras: one camera in place of the one trained on")
             if source and option.images == "blank" and source.cameras:
                 raise ValueError(f"options.{name}.images: blank leaves {option.checkpoint_of}'s cameras nothing to see")
         for name, option in self.options.items():
-            try:
-                self._hyperparameters(option)
-            except ValidationError as error:
-                raise ValueError(f"options.{name}.training: {_message(error.errors()[0])}") from None
+            for key, build in (("training", self._hyperparameters), ("window", self._world)):
+                try:
+                    build(option)
+                except ValidationError as error:
+                    raise ValueError(f"options.{name}.{key}: {_message(error.errors()[0])}") from None
         for role in (decision.baseline, decision.world):
             if role not in self.run:
                 raise ValueError(f"run: the tree needs {role}")
+        for name in dict.fromkeys([*self.run, *(name for name in roles.values() if name)]):
+            if self._rollout_memory(name) == "oracle":
+                raise ValueError(f"{name} cannot be evaluated: nobody knows the future (memory oracle) at rollout")
 
     def _check_roles(self, roles: dict[str, str]) -> None:
         taken: dict[str, str] = {}
@@ -478,13 +510,23 @@ class Experiment(_Section):
             device=self.device,
             image_keys=self.image_keys,
             cameras=option.cameras,
-            memory=option.memory,
+            memory=option.memory or "predicted",
             images=option.images,
-            world=self.world if option.cameras else None,
+            world=self._world(option) if option.cameras else None,
             vlm=self.vlm,
             policy=self.policy,
             training=self._hyperparameters(option),
         )
+
+    def _world(self, option: Option) -> World:
+        """`world`, with the option's own window."""
+        return World.model_validate(self.world.model_dump() | ({"window": option.window} if option.window else {}))
+
+    def latent_tables(self, name: str) -> dict[Camera, str]:
+        """The latent table of each world camera that the training of option `name` reads: `wrist`, or `wrist_m8`."""
+        option = self.options[self.checkpoint_option(name)]
+        own = f"_m{option.window}" if option.window and option.window != self.world.window else ""
+        return {camera: f"{camera}{own}" for camera in option.cameras}
 
     def _hyperparameters(self, option: Option) -> Hyperparameters:
         """Those of `training`, with the option's own learning schedule."""
@@ -499,15 +541,21 @@ class Experiment(_Section):
             source_option=self.checkpoint_option(name),
             device=self.device,
             image_keys=self.image_keys,
-            memory=option.memory if option.checkpoint_of and option.memory != "predicted" else source.memory,
+            memory=self._rollout_memory(name),
             images="blank" if "blank" in (option.images, source.images) else "seen",
             world_cameras=source.cameras,
+            rollout_cameras=option.rollout_cameras,
+            window=option.rollout_window,
             protocol=EvalProtocol(
                 simulation=self.simulation,
                 horizon=self.evaluation.horizon,
                 n_action_steps=self.evaluation.n_action_steps,
             ),
         )
+
+    def _rollout_memory(self, name: str) -> Memory:
+        option = self.options[name]
+        return option.memory or self.options[self.checkpoint_option(name)].memory or "predicted"
 
     def evaluation_spec(self, name: str) -> EvaluationSpec:
         return EvaluationSpec(rollout=self.rollout_spec(name), episodes=self.evaluation.episodes)
@@ -574,6 +622,8 @@ class RolloutSpec(_Section):
     memory: str
     images: str
     world_cameras: tuple[Camera, ...]
+    rollout_cameras: tuple[Camera, ...]
+    window: int | None
     protocol: EvalProtocol
 
 

@@ -160,7 +160,7 @@ def _sees(spec: JudgeSpec, name: str) -> bool:
 def _predicts(spec: JudgeSpec, name: str) -> bool:
     """Whether the option was trained to attend to Prophet's predictions."""
     option = spec.options[name]
-    return bool(option.cameras) and option.memory == "predicted"
+    return bool(option.cameras) and option.memory in (None, "predicted", "oracle")
 
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------

@@ -109,7 +109,12 @@ def collect_evaluation(
         "suite_tasks": LIBERO_SUITE_SIZES[protocol.simulation.suite],
         "task": {"id": task_id, "description": rows[0]["instruction"]},
         "protocol": protocol.model_dump(mode="json") | {"versions": rows[0]["versions"]},
-        "rollout": {"memory": rollout.memory, "images": rollout.images, "world_cameras": list(rollout.world_cameras)},
+        "rollout": {
+            "memory": rollout.memory,
+            "images": rollout.images,
+            "world_cameras": list(rollout.rollout_cameras or rollout.world_cameras),
+            "window": rollout.window,
+        },
         "checkpoint": {
             "option": rollout.option,
             "source_option": rollout.source_option,

@@ -15,6 +15,7 @@ Non-obvious behaviours:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,70 @@ from torch.nn import functional as F
 
 from world_modality.errors import InputError
 
-# What the policy attends to, as a function of Prophet's prediction (B, K, D). A new way to corrupt the memory is a row.
-MEMORIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "predicted": lambda predicted: predicted,
-    "zero": torch.zeros_like,
+
+@dataclass(frozen=True)
+class MemorySources:
+    """What a memory can be made of, all in standard units.
+
+    Attributes:
+        predicted: (B, K, D) Prophet's prediction.
+        candidates: (P, B, K, D) predictions that a sample's may be exchanged for: in training those of the whole batch,
+            at rollout those of the episode so far; its own among them.
+        draw: generator on the CPU, for what is random.
+        future: (B, K, D) the latents that really follow; None at rollout, where nobody knows them.
+    """
+
+    predicted: Tensor
+    candidates: Tensor
+    draw: torch.Generator
+    future: Tensor | None = None
+
+
+def _random(sources: MemorySources) -> Tensor:
+    """Standard normal noise: the units of standardized latents."""
+    return torch.randn(sources.predicted.shape, generator=sources.draw).to(sources.predicted)
+
+
+def _random_scaled(sources: MemorySources) -> Tensor:
+    """Noise as strong as each sample's prediction (root mean square over K and D)."""
+    noise = _random(sources)
+    return noise * _rms(sources.predicted) / _rms(noise)
+
+
+def _rms(memory: Tensor) -> Tensor:
+    return memory.square().mean(dim=(1, 2), keepdim=True).sqrt()  # (B, 1, 1)
+
+
+def _shuffled(sources: MemorySources) -> Tensor:
+    """For each sample one of its candidates, drawn at random."""
+    count, batch = sources.candidates.shape[:2]
+    chosen = torch.randint(count, (batch,), generator=sources.draw)
+    return sources.candidates[chosen, torch.arange(batch)]
+
+
+def _sign_flipped(sources: MemorySources) -> Tensor:
+    """Half of the dimensions with the other sign, the same half always."""
+    signs = torch.randint(2, (sources.predicted.shape[-1],), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return sources.predicted * signs.to(sources.predicted)
+
+
+def _true_future(sources: MemorySources) -> Tensor:
+    if sources.future is None:
+        raise InputError("world_memory oracle: nobody knows the future at rollout; it is for training alone")
+    return sources.future
+
+
+# What the policy attends to. A new way to corrupt the memory is a row.
+MEMORIES: dict[str, Callable[[MemorySources], Tensor]] = {
+    "predicted": lambda sources: sources.predicted,
+    "zero": lambda sources: torch.zeros_like(sources.predicted),
+    "random": _random,
+    "random-scaled": _random_scaled,
+    "shuffle": _shuffled,
+    "signflip": _sign_flipped,
+    "oracle": _true_future,
 }
+UNSEEING_MEMORIES = ("zero", "random")  # do not depend on what the world cameras see
 
 
 class Prophet(nn.Module):

@@ -54,6 +54,8 @@ CONFIG_KEYS = {
         "memory": "options.{option}.memory",
         "images": "options.{option}.images",
         "world_cameras": "options.{option}.cameras",
+        "rollout_cameras": "options.{option}.rollout_cameras",
+        "window": "options.{option}.rollout_window",
         "source_option": "options.{option}.checkpoint_of",
         "protocol": "evaluation",
         "protocol.simulation": "simulation",

@@ -108,6 +108,9 @@ class Pilot:
         config.device = spec.device
         if isinstance(config, SmolVLAWorldConfig):
             config.world_memory = spec.memory
+            config.world_window = spec.window or config.world_window
+            if spec.rollout_cameras:
+                config.world_image_key_rollout = spec.image_keys[spec.rollout_cameras[0]]
         if spec.protocol.n_action_steps > config.chunk_size:
             raise InputError(
                 f"n_action_steps {spec.protocol.n_action_steps}: {checkpoint} predicts {config.chunk_size} actions"
@@ -139,8 +142,14 @@ class Pilot:
 
     @torch.no_grad()
     def act(self, observation: Observation, task: str, seed: int) -> np.ndarray:
-        """The actions to execute until the next chunk, (n_action_steps, 7) float32."""
+        """The actions to execute until the next chunk, (n_action_steps, 7) float32.
+
+        Args:
+            seed: of the chunk's flow noise and, where it is random, of its memory.
+        """
         config = self.policy.config
+        if isinstance(config, SmolVLAWorldConfig):
+            self.policy.draw.manual_seed(seed)
         shape = (1, config.chunk_size, config.max_action_dim)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(config.device)
         actions = self.policy.predict_action_chunk(self._batch(observation, task), noise=noise)  # (1, chunk, 7)
@@ -161,7 +170,7 @@ class Pilot:
         config = self.policy.config
         if not isinstance(config, SmolVLAWorldConfig) or not self.policy.watches_world:
             return []
-        return config.world_image_keys
+        return config.rollout_image_keys
 
     def _world_frames(self) -> int:
         return self.policy.config.world_history + self.policy.config.world_window - 1

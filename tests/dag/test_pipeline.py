@@ -149,3 +149,23 @@ def test_a_config_file_on_the_command_line_replaces_that_of_a_profile_and_both_c
     both = anywhere(tmp_path, *common, "--configfile", profile / "site.yaml", "mine.yaml", "--", "all")
     assert "eval_E2-zero_0" not in both
     assert "ckpt_E0/seed_5" in both
+
+
+# ---- the option table -----------------------------------------------------------------------------------------------
+
+
+def test_the_complete_experiment_trains_what_has_a_checkpoint_of_its_own_and_evaluates_everything(tmp_path):
+    jobs = planned(tmp_path, "--configfile", TREE / "complete.yaml")
+    trained = {"E0", "E1", "E2", "A", "C", "S0"}
+    borrowed = {"E2-zero", "E2-random", "E2-random-scaled", "E2-shuffle", "E2-signflip", "E2-m1", "B", "E0-blind"}
+    assert outputs(jobs, "train_policy") == {f"results/ckpt_{option}/seed_0" for option in trained}
+    assert {output.split("/")[2] for output in outputs(jobs, "evaluate_policy")} == trained | borrowed
+    assert outputs(jobs, "encode_latents") == {f"results/latents_{camera}.parquet" for camera in ("front", "wrist")}
+
+
+def test_a_new_option_is_one_row(tmp_path):
+    row = 'options: {A8: {label: "the wrist with a window of 8", cameras: [wrist], window: 8}}\n'
+    (tmp_path / "row.yaml").write_text(row)
+    jobs = planned(tmp_path, "--configfile", tmp_path / "row.yaml", target="results/eval_A8_0.json")
+    assert outputs(jobs, "encode_latents") == {"results/latents_wrist_m8.parquet"}
+    assert outputs(jobs, "train_policy") == {"results/ckpt_A8/seed_0"}

@@ -339,7 +339,7 @@ def test_acting_and_training_predict_the_same_from_the_same_frames(folder, table
         policy.observe_world({FRONT: frames[t : t + 1]})
     observation = _observation(frames[5:6])
     chunk = policy.predict_action_chunk(observation, noise)
-    memory = policy.predict_from_table({"index": torch.tensor([5])})
+    memory = policy.training_memory({"index": torch.tensor([5])})
     with torch.no_grad():
         expected = policy.chunk_attending_to(memory, observation, noise)
     assert torch.allclose(chunk, expected, atol=1e-3)
@@ -522,3 +522,124 @@ def test_a_blinded_preprocessor_stays_blind_in_its_checkpoint(folder, tmp_path):
     batch = loaded({FRONT: torch.ones(1, 3, SIZE, SIZE), "observation.state": torch.ones(1, 8), "task": [INSTRUCTION]})
     assert not batch[FRONT].any()
     assert batch["observation.state"].any()
+
+
+# ---- memories -------------------------------------------------------------------------------------------------------
+
+
+class _Injector:
+    """Keeps what reaches the cross-attention."""
+
+    def __init__(self, policy):
+        self.memories = []
+        attend = policy.cross_attention.forward
+        policy.cross_attention.forward = lambda x, memory: self.memories.append(memory.detach()) or attend(x, memory)
+
+
+def _trained_memory(folder, table, mode, index):
+    """What the injector gets in a training step, beside Prophet's prediction and the true future."""
+    policy = _open_gate(_world(folder, table, world_memory=mode))
+    with torch.no_grad():
+        policy.prophet.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    injector = _Injector(policy)
+    policy.forward(_batch(index))
+    history, future, _ = policy._look_up({"index": torch.tensor(index)})
+    return injector.memories[0], policy.prophet(history).detach(), policy.prophet.standardize(future)
+
+
+def test_in_training_each_memory_is_what_its_name_says(folder, table):
+    index = [2, 5, 11]
+    for mode in ("predicted", "zero", "random", "shuffle", "oracle"):
+        memory, predicted, future = _trained_memory(folder, table, mode, index)
+        assert memory.shape == predicted.shape == (3, HORIZON, table.dim), mode
+        if mode == "predicted":
+            assert torch.equal(memory, predicted)
+        elif mode == "zero":
+            assert not memory.any()
+        elif mode == "oracle":
+            assert torch.equal(memory, future)
+        elif mode == "shuffle":
+            assert all(any(torch.equal(m, p) for p in predicted) for m in memory)
+        else:
+            assert abs(float(memory.std()) - 1) < 0.1
+            assert not torch.allclose(memory, predicted)
+
+
+def test_a_random_memory_in_training_is_a_function_of_the_batch_and_moves_no_other_stream(folder, table):
+    again = [_trained_memory(folder, table, "random", [2, 5])[0] for _ in range(2)]
+    other = _trained_memory(folder, table, "random", [2, 6])[0]
+    assert torch.equal(*again)
+    assert not torch.equal(again[0], other)
+
+
+def _rolled_out(folder, table, mode, steps=3, seed=0):
+    """What the injector gets in each chunk of a rollout, beside what Prophet predicts there."""
+    policy = _open_gate(_world(folder, table, world_memory=mode))
+    with torch.no_grad():
+        policy.prophet.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    injector, frames = _Injector(policy), _episode(9, 0)
+    predicted = []
+    for t in range(steps):
+        policy.draw.manual_seed(seed + t)
+        policy.predict_action_chunk(_observation(frames[t : t + 1]), _noise(1))
+        predicted.append(policy._predictions[-1])
+    return injector.memories[:: len(injector.memories) // steps], predicted
+
+
+@pytest.mark.parametrize("mode", ["predicted", "zero", "random", "random-scaled", "shuffle", "signflip"])
+def test_at_rollout_each_memory_is_what_its_name_says(folder, table, mode):
+    memories, predicted = _rolled_out(folder, table, mode)
+    for chunk, (memory, prediction) in enumerate(zip(memories, predicted, strict=True)):
+        if mode == "predicted":
+            assert torch.equal(memory, prediction)
+        elif mode == "zero":
+            assert not memory.any()
+        elif mode == "random-scaled":
+            assert torch.allclose(memory.square().mean(), prediction.square().mean(), rtol=1e-4)
+            assert not torch.allclose(memory, prediction)
+        elif mode == "shuffle":
+            assert any(torch.equal(memory, p) for p in predicted[: chunk + 1])
+        elif mode == "signflip":
+            assert torch.equal(memory.abs(), prediction.abs())
+            flipped = (memory != prediction).any(dim=(0, 1))
+            assert 0.2 < flipped.float().mean() < 0.8
+    if mode == "shuffle":
+        assert len({tuple(m.flatten().tolist()) for m in _rolled_out(folder, table, mode, steps=8)[0]}) > 1
+
+
+@pytest.mark.parametrize("mode", ["random", "random-scaled", "shuffle", "signflip"])
+def test_a_corrupted_rollout_repeats_from_its_seeds(folder, table, mode):
+    first, again = (_rolled_out(folder, table, mode)[0] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_a_noise_memory_acts_without_looking_at_the_world(folder, table):
+    assert not _world(folder, table, world_memory="random").watches_world
+    assert _world(folder, table, world_memory="shuffle").watches_world
+
+
+def test_nobody_knows_the_future_at_rollout(folder, table):
+    with pytest.raises(ValueError, match="oracle: nobody knows the future at rollout"):
+        _rolled_out(folder, table, "oracle")
+
+
+def test_another_camera_can_be_seen_at_rollout_in_place_of_the_one_trained_on(folder, table):
+    wrist = _world(folder, table, world_image_key_rollout=WRIST)
+    front = _world(folder, table)
+    for policy in (wrist, front):
+        policy.observe_world(_observation(_episode(9, 0)[:1]) | {WRIST: _episode(9, 1)[:1]})
+    assert wrist.config.rollout_image_keys == [WRIST]
+    assert not torch.allclose(wrist.online_history(), front.online_history())
+    swapped = _world(folder, table)
+    swapped.observe_world({FRONT: _episode(9, 1)[:1]})
+    assert torch.equal(wrist.online_history(), swapped.online_history())
+
+
+def test_a_window_of_one_frame_at_rollout_encodes_single_frames(folder, table):
+    policy = _world(folder, table)
+    policy.config.world_window = 1
+    frames = _episode(9, 0)[:HISTORY]
+    for t in range(HISTORY):
+        policy.observe_world({FRONT: frames[t : t + 1]})
+    expected = policy._load_encoder().encode(frames[:, None]).half().float()
+    assert torch.allclose(policy.online_history()[0], expected, atol=1e-3)

@@ -59,7 +59,7 @@ OVERLAYS = {
     # misspelt keys
     "optoins: {A: {label: x}}": "optoins: unknown key; did you mean options? valid: scale, device, image_keys, ",
     "training: {learning_rat: 1.0}": "training.learning_rat: unknown key; did you mean learning_rate? valid: steps, ",
-    "options: {A: {labl: x}}": "options.A.labl: unknown key; did you mean label? valid: cameras, memory, images, ",
+    "options: {A: {labl: x}}": "options.A.labl: unknown key; did you mean label? valid: cameras, window, memory, ",
     "options: {A: {training: {warmup_step: 5}}}": (
         "options.A.training.warmup_step: unknown key; did you mean warmup_steps? valid: learning_rate, warmup_steps, "
     ),
