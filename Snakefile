@@ -43,6 +43,7 @@ localrules:
     write_manifest,
     collect_evaluation,
     judge_pickup,
+    audit_fairness,
     decide,
     plot_success,
     verify,

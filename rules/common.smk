@@ -141,15 +141,26 @@ def known_evaluations(wildcards):
     return evaluations(experiment.known_options(), experiment.evaluation.tasks)
 
 
-def scheduled_evaluations(wildcards):
-    """What the branch of the tree adds; asking for it waits for the checkpoint."""
+def scheduled_options():
+    """Options the branch of the tree adds; asking for them waits for the checkpoint."""
     verdict = read_json(checkpoints.judge_pickup.get().output.verdict)
-    added = [
-        option
-        for option in verdict["scheduled"]
-        if option not in experiment.known_options()
+    known = experiment.known_options()
+    return [option for option in verdict["scheduled"] if option not in known]
+
+
+def scheduled_evaluations(wildcards):
+    return evaluations(scheduled_options(), experiment.evaluation.tasks)
+
+
+def audited_checkpoints(wildcards):
+    """The checkpoints behind everything the decision compares."""
+    options = [*experiment.known_options(), *scheduled_options()]
+    trained = dict.fromkeys(experiment.checkpoint_option(option) for option in options)
+    return [
+        f"results/ckpt_{option}/seed_{seed}"
+        for option in trained
+        for seed in experiment.training.seeds
     ]
-    return evaluations(added, experiment.evaluation.tasks)
 
 
 def judge_spec(wildcards):

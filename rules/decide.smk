@@ -21,10 +21,33 @@ checkpoint judge_pickup:
         " --output {output.verdict} 2>&1 | tee {log}"
 
 
+rule audit_fairness:
+    """Audit that the compared options differ only in what defines them."""
+    input:
+        known=known_evaluations,
+        scheduled=scheduled_evaluations,
+        checkpoints=audited_checkpoints,
+    output:
+        "results/fairness.json",
+    log:
+        "logs/audit_fairness.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        roles=f"--baseline {experiment.decision.baseline} --world {experiment.decision.world}",
+        source=source_code("scripts/audit_fairness.py"),
+    message:
+        "Audit the fairness of the comparison"
+    shell:
+        'python "$SCRIPTS"/audit_fairness.py --checkpoints {input.checkpoints}'
+        " --evaluations {input.known} {input.scheduled} {params.roles} --output {output} 2>&1 | tee {log}"
+
+
 rule decide:
     """Walk the decision tree to its end and write the decision."""
     input:
         pickup="results/pickup.json",
+        fairness="results/fairness.json",
         known=known_evaluations,
         scheduled=scheduled_evaluations,
     output:
@@ -40,5 +63,5 @@ rule decide:
     message:
         "Decide"
     shell:
-        'python "$SCRIPTS"/decide.py --pickup {input.pickup} --evaluations {input.known} {input.scheduled}'
-        " --spec {params.spec:q} --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"
+        'python "$SCRIPTS"/decide.py --pickup {input.pickup} --fairness {input.fairness}'
+        " --evaluations {input.known} {input.scheduled} --spec {params.spec:q} --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"

@@ -1,8 +1,8 @@
 """Decide: walk the decision tree to its end and say what the numbers are worth.
 
-Reads `pickup.json` and the evaluations of every option in `run` and of those it scheduled; writes `decision.json`
-(`world_modality.decision.Verdict`) and `decision.txt`, whose first line is the token. An unfair or incomplete
-comparison writes nothing.
+Reads `pickup.json`, `fairness.json` and the evaluations of every option in `run` and of those it scheduled; writes
+`decision.json` (`world_modality.decision.Verdict`) and `decision.txt`, whose first line is the token. An unfair or
+incomplete comparison writes nothing.
 """
 
 import argparse
@@ -13,11 +13,12 @@ from world_modality.config import DecisionSpec, spec_argument
 from world_modality.decision import decide, read_pickup
 from world_modality.files import write_json, write_text
 from world_modality.program import existing, run
-from world_modality.provenance import making
+from world_modality.provenance import making, read_content
 from world_modality.verdict import render
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--pickup", type=existing, required=True, help="pickup.json of the checkpoint")
+parser.add_argument("--fairness", type=existing, required=True, help="fairness.json of the audit")
 parser.add_argument("--evaluations", type=existing, nargs="+", required=True, help="eval_<option>_<task>.json files")
 parser.add_argument("--spec", type=spec_argument(DecisionSpec), required=True, help="roles, thresholds, labels (JSON)")
 parser.add_argument("--output-json", type=Path, required=True, help="decision.json to write")
@@ -26,10 +27,10 @@ parser.add_argument("--output-text", type=Path, required=True, help="decision.tx
 
 def main() -> None:
     arguments = parser.parse_args()
-    inputs = {"pickup": arguments.pickup, "evaluations": arguments.evaluations}
+    inputs = {"pickup": arguments.pickup, "fairness": arguments.fairness, "evaluations": arguments.evaluations}
     with making(arguments.output_json, __file__, inputs, arguments.spec) as output:
         evaluations = [read_evaluation(path) for path in arguments.evaluations]
-        verdict = decide(read_pickup(arguments.pickup), evaluations, arguments.spec)
+        verdict = decide(read_pickup(arguments.pickup), evaluations, arguments.spec, read_content(arguments.fairness))
         write_json(output, verdict.as_json())
     write_text(arguments.output_text, render(verdict))
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from world_modality.config import OptionName
 from world_modality.errors import InputError
-from world_modality.evaluation import Episode
+from world_modality.evaluation import STAGES, Episode
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 SeedName = Annotated[str, StringConstraints(pattern=r"^seed_[0-9]+$")]
@@ -138,8 +138,24 @@ def _check_episodes(evaluation: Evaluation) -> None:
         raise ComparisonError(f"{evaluation.name}: episodes of {_list(seeds)}, world of {_list(evaluation.world)}")
     if len(table) != len(seeds) * table["init_state_id"].n_unique():
         raise ComparisonError(f"{evaluation.name}: the training seeds were not rolled out from the same initial states")
+    for episode in evaluation.episodes:
+        _check_pickup(evaluation.name, episode)
     if evaluation.task.id >= evaluation.suite_tasks:
         raise ComparisonError(f"{evaluation.name}: the suite has tasks 0 to {evaluation.suite_tasks - 1}")
+
+
+def _check_pickup(name: str, episode: Episode) -> None:
+    """The stages reached are the first ones, up to the furthest, one after the other and within the episode."""
+    if episode.pickup is None:
+        return
+    furthest, steps = episode.pickup["furthest"], episode.pickup["stage_steps"]
+    reached = STAGES[: STAGES.index(furthest) + 1] if furthest else ()
+    times = [steps[stage] for stage in reached if stage in steps]
+    if set(steps) != set(reached) or times != sorted(times) or not all(0 < time <= episode.steps for time in times):
+        raise ComparisonError(
+            f"{name}: {_episode(vars(episode))}: pickup: stage_steps is {steps} with furthest {furthest!r}; expected "
+            f"{', '.join(reached) or 'no stage'}, one after the other, in steps 1 to {episode.steps}"
+        )
 
 
 # ---- fairness -------------------------------------------------------------------------------------------------------

@@ -516,6 +516,7 @@ class Experiment(_Section):
             vlm=self.vlm,
             policy=self.policy,
             training=self._hyperparameters(option),
+            own_schedule=tuple(sorted(option.training.model_dump(exclude_none=True))) if option.training else (),
         )
 
     def _world(self, option: Option) -> World:
@@ -602,6 +603,7 @@ class TrainSpec(_Section):
     vlm: Vlm
     policy: Policy
     training: Hyperparameters
+    own_schedule: tuple[str, ...]  # hyperparameters that the option's row sets for itself
 
 
 class EvalProtocol(_Section):

@@ -19,7 +19,7 @@ Only the options in these roles can be adopted, and a role is never given to a r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -253,10 +253,13 @@ def _read(path: str | Path, model: type[_Model], kind: str) -> Any:
         raise ComparisonError(f"{path}: not a {kind} ({error})") from None
 
 
-def decide(pickup: Pickup, evaluations: Sequence[Evaluation], spec: DecisionSpec) -> Verdict:
+def decide(
+    pickup: Pickup, evaluations: Sequence[Evaluation], spec: DecisionSpec, fairness: Mapping[str, Any]
+) -> Verdict:
     """Walk the tree to its end.
 
     Args:
+        fairness: what `fairness.json` says of these options.
         evaluations: exactly those of every option in `spec.run` and in `pickup.scheduled`, each on the same tasks.
 
     Raises:
@@ -268,6 +271,7 @@ def decide(pickup: Pickup, evaluations: Sequence[Evaluation], spec: DecisionSpec
     _check_spec(evaluations, spec)
     check_comparable(evaluations, decision.baseline)
     _check_pickup(pickup, evaluations, spec)
+    _check_audited(names, spec, fairness)
     table = episode_table(evaluations)
     pooled = {name: _count(evaluations, name, decision.pickup_tasks).pooled for name in names}
     return Verdict(
@@ -312,6 +316,14 @@ def _check_pickup(pickup: Pickup, evaluations: Iterable[Evaluation], spec: Decis
     for name in pickup.scheduled:
         if name not in judged.scheduled:
             raise ComparisonError(f"pickup.json: {name} is scheduled, but the tree asks for {judged.scheduled}")
+
+
+def _check_audited(names: Sequence[str], spec: DecisionSpec, fairness: Mapping[str, Any]) -> None:
+    if (fairness["baseline"], fairness["world"]) != (spec.decision.baseline, spec.decision.world):
+        raise ComparisonError(f"fairness.json: audited against {fairness['baseline']} and {fairness['world']}")
+    for name in names:
+        if _source(spec, name) not in fairness["options"]:
+            raise ComparisonError(f"fairness.json: the checkpoint of {_source(spec, name)} was not audited")
 
 
 def _result(

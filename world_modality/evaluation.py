@@ -9,10 +9,24 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Literal, TypedDict, get_args
 
 from world_modality.config import LIBERO_SUITE_SIZES, EvaluationSpec, RolloutSpec
 from world_modality.errors import InputError
 from world_modality.files import read_json, text_sha256, write_json
+
+Stage = Literal["approached", "touched", "grasped", "lifted", "carried", "placed"]
+STAGES: tuple[Stage, ...] = get_args(Stage)  # in their order
+
+
+class Pickup(TypedDict):
+    """How a pickup went, as an episode records it; `stages.PickupProgress` says what each term means."""
+
+    furthest: Stage | None
+    stage_steps: dict[Stage, int]
+    grasp_attempts: int
+    slips: int
+    contact_to_closing: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +40,7 @@ class Episode:
     train_seed: int
     success: bool
     steps: int
+    pickup: Pickup | None = dataclasses.field(hash=False)  # None: the task does not place one object somewhere
 
 
 def env_seed(task_id: int, init_state_id: int) -> int:

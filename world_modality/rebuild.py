@@ -64,6 +64,7 @@ CONFIG_KEYS = {
     },
     "collect_evaluation": {"episodes": "evaluation.episodes"},
     "judge_pickup": {},
+    "audit_fairness": {"--baseline": "decision.baseline", "--world": "decision.world"},
     "decide": {},
     "plot_success": {"": "figures"},
 }

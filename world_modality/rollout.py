@@ -15,6 +15,7 @@ Non-obvious behaviours:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -49,6 +50,7 @@ from world_modality.simulation import (
     benchmark_init_states,
     init_state_sha256,
 )
+from world_modality.stages import PickupTracker
 
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
 
@@ -189,6 +191,7 @@ def roll_out(
     seed = env_seed(simulation.task_id, init_state_id)
     pilot.reset()
     observation = simulation.reset(seed, init_state, pilot.cameras_at(0))
+    tracker = PickupTracker() if simulation.placement else None
     success, step, actions = False, 0, np.empty((0, 7), np.float32)
     while not success and step < protocol.horizon:
         chunk, within = divmod(step, protocol.n_action_steps)
@@ -198,6 +201,8 @@ def roll_out(
             pilot.observe(observation, task)
         observation, success = simulation.step(actions[within], pilot.cameras_at(step + 1))
         step += 1
+        if tracker is not None:
+            tracker.update(simulation.pickup_state())
         if watch is not None:
             watch()
     return Episode(
@@ -208,6 +213,7 @@ def roll_out(
         train_seed=train_seed,
         success=bool(success),
         steps=step,
+        pickup=None if tracker is None else asdict(tracker.progress()),
     )
 
 

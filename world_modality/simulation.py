@@ -61,6 +61,7 @@ ACTION_DIM = 7
 STATE_DIM = 8
 SETTLE_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], dtype=np.float64)  # hold still, gripper open
 CAMERA_NAMES: dict[Camera, str] = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
+LEFT_FINGER, RIGHT_FINGER, OBJECT = 1, 2, 4  # what a geom is to a pickup; all others are 0
 GLContext = importlib.import_module(f"mujoco.{os.environ['MUJOCO_GL']}").GLContext
 MAX_IMAGE_SIZE = 1024  # [px]
 PICKLED_TYPES = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
@@ -76,6 +77,20 @@ class Observation:
 
     state: np.ndarray  # (8,) float32: gripper position [m] 3, axis-angle [rad] 3, finger positions [m] 2
     images: dict[Camera, np.ndarray]  # of the cameras asked for: (H, W, 3) uint8
+
+
+@dataclass(frozen=True)
+class PickupState:
+    """Where a pickup stands after one control step: the object that the task places, its target and the gripper."""
+
+    grip_distance: float  # from the middle between the fingertips to the object's origin [m]
+    left_contact: bool  # the left finger, its pad or its body, touches the object
+    right_contact: bool
+    opening: float  # between the fingers, 0 (shut) to 0.08 [m]
+    closing: bool  # the last action told the gripper to close
+    object_height: float  # of the object's origin in the world frame [m]
+    target_distance: float  # horizontal, between the origins of object and target [m]
+    placed: bool  # LIBERO's own predicate: the object is on, or in, the target
 
 
 def libero_task(suite: str, task_id: int) -> Task:
@@ -103,6 +118,7 @@ class LiberoSimulation:
     Attributes:
         task_description: the instruction, never empty.
         init_state: the state (S,) the present episode began with, before it settled.
+        placement: (predicate, object, target) of the task's goal; None where it is not to place one object somewhere.
     """
 
     def __init__(self, spec: Simulation, task_id: int):
@@ -118,11 +134,13 @@ class LiberoSimulation:
             control_freq=CONTROL_FREQUENCY,
             ignore_done=True,
         )
+        self.placement = placement_of(self._libero.env.parsed_problem["goal_state"])
         self._robot_state = LiberoProcessorStep()
         self._renderer: _Renderer | None = None
         self._wanted: Collection[Camera] = ()
         self._images: dict[Camera, np.ndarray] = {}
         self.init_state: np.ndarray | None = None
+        self._closing = False
         self._libero.env.add_observable(Observable("cameras", self._camera_sensor(), sampling_rate=CONTROL_FREQUENCY))
 
     def reset(self, seed: int, init_state: np.ndarray | None = None, cameras: Collection[Camera] = ()) -> Observation:
@@ -136,6 +154,8 @@ class LiberoSimulation:
         _check_cameras(cameras)
         self._wanted = ()
         self._seeded_reset(seed)
+        self._closing = False
+        self._contact_roles = self._pickup_geoms() if self.placement else None
         own = self.sim_state()
         self.init_state = own if init_state is None else _checked_state(init_state, own.size)
         settle = self.spec.settle_steps
@@ -161,7 +181,9 @@ class LiberoSimulation:
         if self.init_state is None:
             raise SimulationError("step before reset")
         self._wanted = cameras
-        raw, *_ = self._libero.step(_checked_action(action))
+        action = _checked_action(action)
+        raw, *_ = self._libero.step(action)
+        self._closing = bool(action[-1] > 0)  # robosuite takes the sign
         return self._observation(raw), bool(self._libero.check_success())
 
     def render(self, camera: Camera, size: int) -> np.ndarray:
@@ -186,6 +208,45 @@ class LiberoSimulation:
     def grip_rotation(self) -> np.ndarray:
         """How the gripper is turned now: (3, 3), world frame."""
         return self._libero.sim.data.get_site_xmat("gripper0_grip_site").copy()
+
+    def pickup_state(self) -> PickupState:
+        """Where the pickup stands now. Reads what the last step computed; physics does not notice.
+
+        Raises:
+            SimulationError: the task's goal is not to place one object somewhere, or no episode has begun.
+        """
+        if self.placement is None:
+            raise SimulationError(f"{self.spec.suite} task {self.task_id} does not place one object somewhere")
+        if self.init_state is None:
+            raise SimulationError("pickup state before reset")
+        env, data = self._libero.env, self._libero.sim.data
+        carried, target = (env.object_states_dict[name].get_geom_state()["pos"] for name in self.placement[1:])
+        meeting = np.bitwise_or.reduce(self._contact_roles[data._data.contact.geom], axis=1)  # (contacts,)
+        fingers = data.qpos[env.robots[0]._ref_gripper_joint_pos_indexes]  # (2,), of opposite signs
+        return PickupState(
+            grip_distance=float(np.linalg.norm(carried - self.grip_position())),
+            left_contact=bool((meeting == LEFT_FINGER | OBJECT).any()),
+            right_contact=bool((meeting == RIGHT_FINGER | OBJECT).any()),
+            opening=float(np.abs(fingers).sum()),
+            closing=self._closing,
+            object_height=float(carried[2]),
+            target_distance=float(np.linalg.norm(carried[:2] - target[:2])),
+            placed=bool(env._eval_predicate(self.placement)),
+        )
+
+    def _pickup_geoms(self) -> np.ndarray:
+        """What each geom of the model is to a pickup: (geoms,) uint8. robosuite's `check_contact` compares names."""
+        env, model = self._libero.env, self._libero.sim.model
+        fingers = env.robots[0].gripper.important_geoms
+        named = {
+            LEFT_FINGER: fingers["left_finger"],
+            RIGHT_FINGER: fingers["right_finger"],
+            OBJECT: env.get_object(self.placement[1]).contact_geoms,
+        }
+        roles = np.zeros(model.ngeom, np.uint8)
+        for role, names in named.items():
+            roles[[model.geom_name2id(name) for name in names]] = role
+        return roles
 
     def close(self) -> None:
         if self._renderer is not None:
@@ -264,6 +325,15 @@ class _Renderer:
     def close(self) -> None:
         self._context.free()
         self._gl.free()
+
+
+def placement_of(goal: list[list[str]]) -> tuple[str, str, str] | None:
+    """The one placement, (on or in, object, target), of a BDDL goal, whatever else it asks for.
+
+    None where there is no placement, as in opening a drawer, or more than one.
+    """
+    placements = [tuple(predicate) for predicate in goal if predicate[0] in ("on", "in")]
+    return placements[0] if len(placements) == 1 else None
 
 
 def benchmark_init_states(suite: str, task_id: int) -> np.ndarray:

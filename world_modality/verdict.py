@@ -173,6 +173,7 @@ def _worth(verdict: Verdict) -> list[str]:
     ]
     lines += [_told_apart(_comparison(verdict, adopted))] if adopted else []
     lines.append(_against_margin(main, settings.margin))
+    lines.append("By the trained artifacts themselves, the options differ only in what defines them (fairness.json).")
     lines += [_own_schedule(option) for option in verdict.options if option.learning_schedule]
     states = f"{verdict.initial_states} initial states a task"
     if len(verdict.training_seeds) == 1:

@@ -84,7 +84,7 @@ def finish(directory, jobs, scheduled):
 
 def test_where_the_world_modality_helps_only_the_decision_is_left(tmp_path, fresh):
     finish(tmp_path, fresh, scheduled=[])
-    assert count(planned(tmp_path)) == {"decide": 2}
+    assert count(planned(tmp_path)) == {"audit_fairness": 1, "decide": 2}
 
 
 def test_where_the_world_modality_hurts_the_wrist_experiment_is_left_and_nothing_else(tmp_path, fresh):
@@ -97,6 +97,7 @@ def test_where_the_world_modality_hurts_the_wrist_experiment_is_left_and_nothing
         "evaluate_policy": 4,
         "record_videos": 2,
         "collect_evaluation": 2,
+        "audit_fairness": 1,
         "decide": 2,
     }
     assert outputs(jobs, "encode_latents") == {"results/latents_wrist.parquet"}

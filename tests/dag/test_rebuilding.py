@@ -28,6 +28,7 @@ WORLD_POLICIES = {"ckpt_E2/seed_0", "ckpt_A/seed_0"}
 ROLLOUTS = {"rollouts/*", "videos/*", "eval_*.json"}  # an evaluation's spec holds the protocol of its rollouts
 PICKUP = {"pickup.json"}
 DECISION = {"decision.json", "decision.txt"}
+FAIRNESS = {"fairness.json"}
 FIGURE = {"figures/success.svg"}
 
 
@@ -99,18 +100,18 @@ KEYS = {
     "training.save_every": (50, set()),
     "training.cache_frames": (False, set()),
     "training.loader_workers": (2, set()),
-    "evaluation.tasks": ([0, 1, 2], evaluated("*", 2) | DECISION),
+    "evaluation.tasks": ([0, 1, 2], evaluated("*", 2) | FAIRNESS | DECISION),
     "evaluation.episodes": (30, {"rollouts/*/block_2.jsonl", "videos/*", "eval_*.json"}),  # old blocks stay
     "evaluation.block_size": (5, ROLLOUTS),
     "evaluation.horizon": (100, ROLLOUTS),
     "evaluation.n_action_steps": (4, ROLLOUTS),
     "evaluation.video_size": (128, {"videos/*"}),
     "decision.pickup_tasks": ([0], PICKUP | DECISION),
-    "decision.baseline": ("S0", PICKUP | DECISION),
-    "decision.world": ("C", PICKUP | DECISION, SPARE | {"run": ["E0", "E2", "C"]}),
-    "decision.wrist": ("C", {"ckpt_C/*", *evaluated("C")} | PICKUP | DECISION, SPARE),
+    "decision.baseline": ("S0", PICKUP | FAIRNESS | DECISION),
+    "decision.world": ("C", PICKUP | FAIRNESS | DECISION, SPARE | {"run": ["E0", "E2", "C"]}),
+    "decision.wrist": ("C", {"ckpt_C/*", *evaluated("C")} | PICKUP | FAIRNESS | DECISION, SPARE),
     "decision.fusion": ("C", PICKUP | DECISION, SPARE),
-    "decision.wrist_experiment": ("if_world_hurts", PICKUP | DECISION),
+    "decision.wrist_experiment": ("if_world_hurts", PICKUP | FAIRNESS | DECISION),
     "decision.on_success": (["C"], PICKUP | DECISION, SPARE),
     "decision.min_baseline_success": (0.3, DECISION),
     "decision.confidence": (0.9, DECISION),
@@ -118,7 +119,7 @@ KEYS = {
     "decision.min_world_effect": (0.1, DECISION),
     "figures.task_colors": (["#123456"], FIGURE),
     "figures.pickup_color": ("#123456", FIGURE),
-    "run": (["E0", "E2", "E2-zero", "S0", "C"], {"ckpt_C/*", *evaluated("C")} | PICKUP | DECISION, SPARE),
+    "run": (["E0", "E2", "E2-zero", "S0", "C"], {"ckpt_C/*", *evaluated("C")} | PICKUP | FAIRNESS | DECISION, SPARE),
     "options.A.label": ("another", DECISION),
     "options.A.cameras": (["front"], {"ckpt_A/seed_0", *evaluated("A")} | DECISION),
     "options.E2-zero.memory": ("predicted", evaluated("E2-zero") | PICKUP | DECISION),
@@ -236,6 +237,7 @@ PROGRAMS = {
     "record_videos": "scripts/record_videos.py",
     "collect_evaluation": "scripts/collect_evaluation.py",
     "judge_pickup": "scripts/judge_pickup.py",
+    "audit_fairness": "scripts/audit_fairness.py",
     "decide": "scripts/decide.py",
     "plot_success": "scripts/plot_success.py",
 }
@@ -249,15 +251,16 @@ NOTHING = set()
 MODULES = {
     "world_modality/__init__.py": set(PROGRAMS),
     "world_modality/backbones.py": {"build_encoder", "build_vlm"},
-    "world_modality/comparison.py": JUDGED | {"plot_success"},
+    "world_modality/comparison.py": JUDGED | {"audit_fairness", "plot_success"},
     "world_modality/config.py": NOTHING,
     "world_modality/dataset.py": {"fetch_demonstrations", "encode_latents"} | POLICY_CODE,
     "world_modality/decision.py": JUDGED | {"plot_success"},
     "world_modality/demonstrations.py": RECORDED,
     "world_modality/encoder.py": {"encode_latents"} | POLICY_CODE,
     "world_modality/errors.py": NOTHING,
-    "world_modality/evaluation.py": ROLLED_OUT | {"collect_evaluation", "plot_success"} | JUDGED,
+    "world_modality/evaluation.py": ROLLED_OUT | {"collect_evaluation", "audit_fairness", "plot_success"} | JUDGED,
     "world_modality/expert.py": RECORDED,
+    "world_modality/fairness.py": {"audit_fairness"},
     "world_modality/figures.py": {"plot_success"},
     "world_modality/files.py": NOTHING,
     "world_modality/latents.py": {"encode_latents"} | POLICY_CODE,
@@ -272,6 +275,7 @@ MODULES = {
     "world_modality/rollout.py": ROLLED_OUT,
     "world_modality/simulation.py": RECORDED | ROLLED_OUT,
     "world_modality/sources.py": NOTHING,
+    "world_modality/stages.py": ROLLED_OUT,
     "world_modality/statistics.py": JUDGED | {"plot_success"},
     "world_modality/train_llm_vla.py": {"train_policy"},
     "world_modality/verdict.py": {"decide"},

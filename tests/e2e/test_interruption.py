@@ -47,6 +47,11 @@ def go_on(command, directory, environment):
     return subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
+def finished_jobs(directory):
+    log = directory / "run.log"
+    return log.read_text().count("Finished jobid") if log.exists() else 0
+
+
 def kill(kind, run, directory, draw):
     """kill -9 of a program, of Snakemake, or of all at once."""
     if kind == "snakemake":
@@ -77,8 +82,12 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
     draw = random.Random(20)
     interrupted = 0
     for kind in KILLS:
+        before = finished_jobs(directory)
         run = go_on(command, directory, environment)
-        deadline = time.monotonic() + draw.uniform(5, 30)
+        more = draw.randint(0, 4)  # jobs that may finish first, so that the kills spread over the whole pipeline
+        while finished_jobs(directory) < before + more and run.poll() is None:
+            time.sleep(0.05)
+        deadline = time.monotonic() + draw.uniform(0, 15)
         while time.monotonic() < deadline and run.poll() is None:
             time.sleep(0.05)
         if run.poll() is None:

@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 ALL = {"E0", "E2", "E2-zero", "S0", "A"}
 END = {"decision.json", "decision.txt", "figures/success.svg"}
+AUDITED = {"fairness.json"} | END
 
 
 def evaluated(*options, block="*"):
@@ -30,18 +31,18 @@ def policy(option):
 EDITS = {
     "option A's learning schedule": (
         {"options": {"A": {"training": {"learning_rate": 1e-3}}}},
-        policy("A") | evaluated("A") | END,
+        policy("A") | evaluated("A") | AUDITED,
     ),
-    "more episodes": ({"evaluation": {"episodes": 4}}, evaluated(*ALL, block="1") | {"pickup.json"} | END),
+    "more episodes": ({"evaluation": {"episodes": 4}}, evaluated(*ALL, block="1") | {"pickup.json"} | AUDITED),
     "the margin": ({"decision": {"margin": 0.05}}, END),
     "a figure's colour": ({"figures": {"pickup_color": "#123456"}}, {"figures/success.svg"}),
     "T_ctx": (
         {"world": {"history": 3}},
-        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | END,
+        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | AUDITED,
     ),
     "K": (
         {"world": {"horizon": 4}},
-        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | END,
+        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | AUDITED,
     ),
     "m": (
         {"world": {"window": 2}},
@@ -50,12 +51,12 @@ EDITS = {
         | policy("A")
         | evaluated("E2", "E2-zero", "A")
         | {"pickup.json"}
-        | END,
+        | AUDITED,
     ),
     "a new option that nobody runs": ({"options": {"E9": {"label": "new", "cameras": ["front"]}}}, set()),
     "a new option": (
         {"options": {"E9": {"label": "new", "cameras": ["front"]}}, "run": ["E0", "E2", "E2-zero", "S0", "E9"]},
-        policy("E9") | evaluated("E9") | {"pickup.json"} | END,
+        policy("E9") | evaluated("E9") | {"pickup.json"} | AUDITED,
     ),
     "how a training runs": ({"training": {"save_every": 7, "loader_workers": 1, "cache_frames": False}}, set()),
 }
@@ -105,7 +106,7 @@ def test_checking_the_repository_out_again_plans_nothing(smoke, checkout):
             {f"ckpt_{o}/manifest.json" for o in ALL - {"E2-zero"}}
             | {f"eval_{o}_0.json" for o in ALL}
             | {"pickup.json"}
-            | END,
+            | AUDITED,
         ),
     ],
 )

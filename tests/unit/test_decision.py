@@ -30,6 +30,7 @@ OPTIONS = {
     "E2-zero": {"label": "E2 with its memory zeroed at rollout", "checkpoint_of": "E2", "memory": "zero"},
     "S0": {"label": "state-only baseline, every image black", "images": "blank"},
 }
+AUDITED = {"baseline": "E0", "world": "E2", "options": dict.fromkeys(OPTIONS)}
 PICKUP = (0, 1)
 EPISODES = 10  # per task and training seed
 
@@ -99,7 +100,7 @@ def decided(folder, settings, files):
     """Through the checkpoint and to the end, as the pipeline goes."""
     evaluations = read(folder, files)
     seen = [e for e in evaluations if e.option in settings.run and e.task.id in settings.decision.pickup_tasks]
-    return decide(judge_pickup(seen, settings), evaluations, settings)
+    return decide(judge_pickup(seen, settings), evaluations, settings, AUDITED)
 
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
@@ -182,14 +183,14 @@ def test_each_token_follows_from_the_pooled_successes(tmp_path, token, successes
 def test_a_budget_that_leaves_the_wrist_options_out_leaves_the_experiment_pending(tmp_path):
     evaluations = read(tmp_path, contents(E0=5, E2=4))
     pickup = judge_pickup(evaluations, spec()).model_copy(update={"scheduled": []})
-    assert decide(pickup, evaluations, spec()).token == "WRIST_EXPERIMENT_PENDING"
+    assert decide(pickup, evaluations, spec(), AUDITED).token == "WRIST_EXPERIMENT_PENDING"
 
 
 def test_without_a_wrist_run_the_fusion_alone_can_be_adopted(tmp_path):
     settings = spec(run=["E0", "E2", "C"])
     evaluations = read(tmp_path, contents(E0=5, E2=4, C=5))
     pickup = judge_pickup(evaluations, settings).model_copy(update={"scheduled": []})
-    assert decide(pickup, evaluations, settings).token == "ADOPT_FUSION"
+    assert decide(pickup, evaluations, settings, AUDITED).token == "ADOPT_FUSION"
 
 
 def test_a_borrowed_checkpoint_is_never_adopted(tmp_path):
@@ -337,10 +338,10 @@ def test_a_pickup_that_does_not_follow_from_the_evaluations_is_refused(tmp_path)
     stale = judge_pickup(read(tmp_path, contents(E0=5, E2=6)), spec())
     evaluations = read(tmp_path, contents(E0=5, E2=4))
     with pytest.raises(ComparisonError, match="branch does not follow"):
-        decide(stale, evaluations, spec())
+        decide(stale, evaluations, spec(), AUDITED)
     overfull = judge_pickup(evaluations, spec()).model_copy(update={"scheduled": ["S0"]})
     with pytest.raises(ComparisonError, match="S0 is scheduled, but the tree asks for"):
-        decide(overfull, read(tmp_path, contents(E0=5, E2=4, S0=1)), spec())
+        decide(overfull, read(tmp_path, contents(E0=5, E2=4, S0=1)), spec(), AUDITED)
 
 
 @pytest.mark.parametrize(
@@ -359,6 +360,19 @@ def test_a_spec_the_tree_cannot_run_with_is_refused(decision, message):
 def test_an_option_in_run_without_a_row_is_refused():
     with pytest.raises(argparse.ArgumentTypeError, match="no option E1; valid: E0, E2"):
         spec(run=("E0", "E2", "E1"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"baseline": "S0"}, "audited against S0 and E2"),
+        ({"options": {"E0": {}}}, "the checkpoint of E2 was not audited"),
+    ],
+)
+def test_an_audit_of_something_else_is_refused(tmp_path, change, message):
+    evaluations = read(tmp_path, contents(E0=5, E2=6))
+    with pytest.raises(ComparisonError, match=message):
+        decide(judge_pickup(evaluations, spec()), evaluations, spec(), AUDITED | change)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"branch": "left"}'])
@@ -501,7 +515,7 @@ def test_the_text_follows_from_the_json_alone(tmp_path):
 def test_the_order_of_the_files_changes_nothing(tmp_path):
     evaluations = read(tmp_path, contents(E0=6, E2=4, A=7))
     pickup = judge_pickup([e for e in evaluations if e.option != "A"], spec())
-    assert decide(pickup, evaluations[::-1], spec()) == decide(pickup, evaluations, spec())
+    assert decide(pickup, evaluations[::-1], spec(), AUDITED) == decide(pickup, evaluations, spec(), AUDITED)
 
 
 def test_every_token_has_a_text_for_every_scale(tmp_path):
@@ -524,7 +538,18 @@ def programs(tmp_path, monkeypatch):
     run = [f"eval_{option}_{task}.json" for option in ("E0", "E2") for task in PICKUP]
     judge = JudgeSpec.model_validate(spec().model_dump(include=set(JudgeSpec.model_fields)) | {"decision": tree()})
     wrist = [f"eval_A_{task}.json" for task in PICKUP]
-    output = ["--pickup", "pickup.json", "--output-json", "decision.json", "--output-text", "decision.txt"]
+    with making("fairness.json", str(REPOSITORY / "scripts" / "audit_fairness.py"), {}) as path:
+        write_json(path, AUDITED)
+    output = [
+        "--pickup",
+        "pickup.json",
+        "--fairness",
+        "fairness.json",
+        "--output-json",
+        "decision.json",
+        "--output-text",
+        "decision.txt",
+    ]
     return {
         "judge_pickup.py": ["--spec", judge.model_dump_json(), "--evaluations", *run, "--output", "pickup.json"],
         "decide.py": ["--spec", spec().model_dump_json(), "--evaluations", *run, *wrist, *output],

@@ -20,6 +20,7 @@ from world_modality.files import read_json, text_sha256, write_json
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 WEIGHTS = "ab" * 32
+PICKUP = {"furthest": None, "stage_steps": {}, "grasp_attempts": 0, "slips": 0, "contact_to_closing": None}
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def spec():
 
 
 def episode(init_state_id, success=False, train_seed=0):
-    return Episode(init_state_id, f"{init_state_id:064d}", env_seed(0, init_state_id), 7, train_seed, success, 20)
+    return Episode(init_state_id, f"{init_state_id:064d}", env_seed(0, init_state_id), 7, train_seed, success, 20, PICKUP)
 
 
 @pytest.fixture
