@@ -111,7 +111,7 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
 def test_a_training_killed_at_random_moments_ends_with_the_same_weights(smoke, tmp_path, environment):
     print_spec = [sys.executable, REPOSITORY / "scripts/print_spec.py", "train", "E2", "--configfile", SMOKE]
     spec = subprocess.run(print_spec, capture_output=True, text=True, check=True).stdout
-    spec = spec.replace('"steps":12', '"steps":200')
+    spec = spec.replace('"steps":12', '"steps":100')
     key = read_json(smoke / "results/ckpt_E2/seed_0/training.json")["spec"]["image_keys"]["front"]
 
     def train(name):
@@ -122,19 +122,17 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_weights(smoke, t
         return subprocess.Popen(command, cwd=smoke, env=environment, stderr=subprocess.PIPE, text=True)
 
     undisturbed = train("undisturbed")
-    draw, kills = random.Random(3), 0
-    while True:
-        run = train("killed")
-        state = tmp_path / ".killed.training"
-        seen = newest(state)
+    draw, kills, state = random.Random(3), 0, tmp_path / ".killed.training"
+    for _ in range(4):
+        run, seen = train("killed"), newest(state)
         while run.poll() is None and newest(state) == seen:
             time.sleep(0.02)
         time.sleep(draw.uniform(0, 1.5))
-        if run.poll() is not None or (tmp_path / "killed").exists():
-            break
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        kills += 1
+        if not (tmp_path / "killed").exists():
+            run.send_signal(signal.SIGKILL)
+            kills += 1
+        run.wait(PATIENCE)
+    run = train("killed")
     assert run.wait(PATIENCE) == 0, run.stderr.read()
     assert undisturbed.wait(PATIENCE) == 0, undisturbed.stderr.read()
     assert kills >= 3

@@ -15,7 +15,7 @@ import yaml
 from world_modality.comparison import ComparisonError, read_evaluation
 from world_modality.config import DecisionSpec, Figures, JudgeSpec, Tree, load_experiment, spec_argument
 from world_modality.decision import Verdict, decide, judge_pickup, read_pickup
-from world_modality.evaluation import Episode, block_row, collect_evaluation
+from world_modality.evaluation import STAGES, Episode, block_row, collect_evaluation
 from world_modality.figures import plot_success, save
 from world_modality.files import text_sha256, write_json
 from world_modality.provenance import making
@@ -59,7 +59,18 @@ def episode(task, init_state_id, train_seed, success):
         "train_seed": train_seed,
         "success": success,
         "steps": 90 if success else 220,
+        "pickup": pickup(20, 30),
         "video": None,
+    }
+
+
+def pickup(*steps, furthest="touched"):
+    return {
+        "furthest": furthest,
+        "stage_steps": dict(zip(STAGES, steps, strict=False)),
+        "grasp_attempts": 1,
+        "slips": 0,
+        "contact_to_closing": -8,
     }
 
 
@@ -284,6 +295,14 @@ REFUSED = {
     ),
     "a borrowed checkpoint": (change("source_option", "E1", "checkpoint"), "rolled out E1's checkpoint, not E2's"),
     "a success that is no truth value": (change("success", 1), r"episodes\.3\.success"),
+    "a stage out of its order": (change("pickup", pickup(30, 20)), "expected approached, touched, one after the other"),
+    "a stage after the furthest": (
+        change("pickup", pickup(1, 2, 3)),
+        "furthest 'touched'; expected approached, touched",
+    ),
+    "a stage after the end": (change("pickup", pickup(20, 91)), "in steps 1 to 90"),
+    "a stage that does not exist": (change("pickup", pickup(20, 30, furthest="eaten")), r"episodes\.3\.pickup"),
+    "no pickup": (lambda file: file["episodes"][3].pop("pickup"), r"episodes\.3\.pickup: Field required"),
     "no world path of a world option": (change("world", None, None), r"eval_E2_1\.json: .*world"),
     "a task beyond the suite": (change("suite_tasks", 1, None), "the suite has tasks 0 to 0"),
 }

@@ -12,6 +12,7 @@ from world_modality.evaluation import (
     block_row,
     collect_evaluation,
     env_seed,
+    episode_of,
     filmed_episodes,
     noise_seed,
     read_rows,
@@ -31,7 +32,9 @@ def spec():
 
 
 def episode(init_state_id, success=False, train_seed=0):
-    return Episode(init_state_id, f"{init_state_id:064d}", env_seed(0, init_state_id), 7, train_seed, success, 20, PICKUP)
+    return Episode(
+        init_state_id, f"{init_state_id:064d}", env_seed(0, init_state_id), 7, train_seed, success, 20, PICKUP
+    )
 
 
 @pytest.fixture
@@ -72,6 +75,7 @@ def test_an_evaluation_holds_the_episodes_asked_for_and_no_more(tmp_path, spec, 
     collect_evaluation(spec, 0, output=tmp_path / "eval.json", **files)
     evaluation = read_json(tmp_path / "eval.json")
     assert [e["init_state_id"] for e in evaluation["episodes"]] == [0, 1, 2]
+    assert [e["pickup"] for e in evaluation["episodes"]] == [PICKUP] * 3
     assert evaluation["checkpoint"]["hashes"] == {"seed_0": WEIGHTS}
     assert evaluation["task"] == {"id": 0, "description": "pick up the bowl"}
     assert evaluation["protocol"]["n_action_steps"] == spec.rollout.protocol.n_action_steps
@@ -82,6 +86,13 @@ def test_the_first_success_and_the_first_failure_are_filmed(tmp_path, spec, file
     videos = [e["video"] for e in read_json(tmp_path / "eval.json")["episodes"]]
     folder = "results/videos/E0/task_0"
     assert videos == [f"{folder}/failure_init_state_00.mp4", f"{folder}/success_init_state_01.mp4", None]
+
+
+def test_an_episode_reaches_its_row_and_comes_back_the_same():
+    (row,) = [json.loads(block_row(episode(0), {"option": "E0"}))]
+    assert episode_of(row) == episode(0)
+    assert episode_of(row | {"pickup": PICKUP | {"slips": 1}}) != episode(0)
+    assert len({episode_of(row), episode(0)}) == 1
 
 
 def test_only_the_first_training_seed_is_filmed():

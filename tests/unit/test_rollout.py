@@ -9,7 +9,7 @@ import torch
 from world_modality import rollout
 from world_modality.evaluation import noise_seed
 from world_modality.rollout import Pilot, evaluate_block, roll_out
-from world_modality.simulation import Observation
+from world_modality.simulation import Observation, PickupState
 from world_modality.train_llm_vla import TrainInputs, train
 
 SIZE = 32
@@ -20,6 +20,7 @@ class Scene:
     """Stands where the simulator does: images are noise drawn from the step, and are all that cost is counted by."""
 
     task_id, task_description = 0, "pick up the bowl"
+    placement = ("on", "bowl", "plate")
 
     def __init__(self, *_, show_all=False, success_at=None, crashes=0):
         self.show_all, self.success_at, self.crashes = show_all, success_at, crashes
@@ -35,6 +36,11 @@ class Scene:
             raise RuntimeError("the simulator crashed")
         self.actions.append(action)
         return self._observe(cameras), len(self.actions) == self.success_at
+
+    def pickup_state(self):
+        """The gripper comes 1 cm nearer on every step, and touches nothing."""
+        distance = max(0.2 - 0.01 * len(self.actions), 0.05)
+        return PickupState(distance, False, False, 0.08, False, 0.9, 0.2, placed=False)
 
     def _observe(self, cameras):
         self.rendered.append(tuple(cameras))
@@ -136,6 +142,22 @@ def test_an_episode_ends_at_success(experiment, checkpoints):
     episode = play(pilot(experiment, checkpoints, "E0", 2), scene)
     assert episode.success
     assert episode.steps == 5 == len(scene.actions)
+
+
+def test_an_episode_records_how_its_pickup_went(experiment, checkpoints):
+    assert play(pilot(experiment, checkpoints, "E0", 2), Scene()).pickup == {
+        "furthest": "approached",
+        "stage_steps": {"approached": 11},
+        "grasp_attempts": 0,
+        "slips": 0,
+        "contact_to_closing": None,
+    }
+
+
+def test_an_episode_of_a_task_that_places_nothing_records_no_pickup(experiment, checkpoints):
+    scene = Scene()
+    scene.placement = scene.pickup_state = None
+    assert play(pilot(experiment, checkpoints, "E0", 2), scene).pickup is None
 
 
 def test_zeroing_the_memory_changes_the_actions_of_a_policy_that_uses_it(experiment, checkpoints):
