@@ -104,7 +104,8 @@ def read_evaluation(path: str | Path) -> Evaluation:
 
 
 def episode_table(evaluations: Iterable[Evaluation]) -> pl.DataFrame:
-    """One row per episode: option, task, init_state_id, train_seed, the conditions it ran under, and success."""
+    """One row per episode: option, task, init_state_id, train_seed, the conditions it ran under, success, and how many
+    stages of the pickup it reached (null where the task has none)."""
     schema = {
         "option": pl.String,
         "task": pl.Int64,
@@ -114,13 +115,18 @@ def episode_table(evaluations: Iterable[Evaluation]) -> pl.DataFrame:
         "env_seed": pl.Int64,
         "noise_seed": pl.Int64,
         "success": pl.Boolean,
+        "stages": pl.Int64,
     }
     rows = [
-        (e.option, e.task.id, *(getattr(episode, column) for column in list(schema)[2:]))
+        (e.option, e.task.id, *(getattr(episode, column) for column in list(schema)[2:-1]), _stages(episode))
         for e in evaluations
         for episode in e.episodes
     ]
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _stages(episode: Episode) -> int | None:
+    return None if episode.pickup is None else len(episode.pickup["stage_steps"])
 
 
 def _check_episodes(evaluation: Evaluation) -> None:

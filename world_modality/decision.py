@@ -36,13 +36,16 @@ from world_modality.comparison import (
 )
 from world_modality.config import Decision, DecisionSpec, JudgeSpec, OptionName, Scale
 from world_modality.errors import InputError
+from world_modality.evaluation import STAGES
 from world_modality.provenance import read_content
 from world_modality.statistics import (
     Interval,
     chance_of_worse_if_equal,
+    count_further,
     count_pairs,
     mcnemar_exact,
     paired_difference_interval,
+    sign_test,
     wilson_interval,
 )
 
@@ -93,6 +96,14 @@ class Rate(Counts):
     interval: Interval = Field(description="Wilson interval of the success rate")
 
 
+class PickupCounts(_Model):
+    """How far the episodes of one option came on the pickup tasks."""
+
+    furthest: dict[str, int] = Field(description="episodes by the furthest stage they reached; none: not one")
+    grasp_attempts: int
+    slips: int
+
+
 class OptionResult(_Model):
     name: OptionName
     label: str
@@ -103,6 +114,7 @@ class OptionResult(_Model):
     blind_as_good: bool = Field(description="no picture reaches it, and it is as good as the baseline on pickup")
     world: dict[str, WorldPath] | None = Field(description="per training seed; null where there is no world path")
     learning_schedule: dict[str, float] | None = Field(description="its own, where it is not the baseline's")
+    progress: PickupCounts | None = Field(description="null where a pickup task is not to place one object somewhere")
     world_inactive: bool = Field(description="trained to attend to predictions, which hardly change its actions")
 
 
@@ -119,6 +131,10 @@ class Comparison(_Model):
     interval: Interval = Field(description="Newcombe's paired interval of the difference")
     p_two_sided: float = Field(description="McNemar's exact test")
     p_worse: float = Field(description="the same, one-sided: the option is worse than the reference")
+    further: tuple[int, int, int] | None = Field(
+        description="pairs in which the option came further in the pickup, the reference did, or neither"
+    )
+    p_further: float | None = Field(description="exact sign test of the first two, two-sided")
     chance_of_worse_if_equal: float = Field(description="that equals give `option < reference` on these pairs")
 
 
@@ -344,7 +360,20 @@ def _result(
         blind_as_good=not _sees(spec, name) and pooled[name].successes >= pooled[decision.baseline].successes,
         world=world,
         learning_schedule=own or None,
+        progress=_progress([e for e in evaluations if e.option == name and e.task.id in decision.pickup_tasks]),
         world_inactive=_predicts(spec, name) and weakest is not None and weakest < decision.min_world_effect,
+    )
+
+
+def _progress(evaluations: Iterable[Evaluation]) -> PickupCounts | None:
+    pickups = [episode.pickup for e in evaluations for episode in e.episodes]
+    if None in pickups:
+        return None
+    furthest = [pickup["furthest"] or "none" for pickup in pickups]
+    return PickupCounts(
+        furthest={stage: furthest.count(stage) for stage in ("none", *STAGES)},
+        grasp_attempts=sum(pickup["grasp_attempts"] for pickup in pickups),
+        slips=sum(pickup["slips"] for pickup in pickups),
     )
 
 
@@ -364,6 +393,8 @@ def _compared(names: Sequence[str], spec: DecisionSpec) -> list[tuple[str, str]]
 
 def _compare(table: pl.DataFrame, option: str, reference: str, decision: Decision) -> Comparison:
     counts = count_pairs(table, option, reference, decision.pickup_tasks)
+    has_stages = not table.filter(pl.col("task").is_in(decision.pickup_tasks))["stages"].has_nulls()
+    further = count_further(table, option, reference, decision.pickup_tasks) if has_stages else None
     return Comparison(
         option=option,
         reference=reference,
@@ -375,5 +406,7 @@ def _compare(table: pl.DataFrame, option: str, reference: str, decision: Decisio
         interval=paired_difference_interval(counts, decision.confidence),
         p_two_sided=mcnemar_exact(counts),
         p_worse=mcnemar_exact(counts, "less"),
+        further=further,
+        p_further=sign_test(*further[:2]) if further else None,
         chance_of_worse_if_equal=chance_of_worse_if_equal(counts.discordant),
     )

@@ -53,11 +53,7 @@ def count_pairs(episodes: pl.DataFrame, option: str, reference: str, tasks: Sequ
     Raises:
         ValueError: an episode is unpaired; polars' ComputeError: one stands there twice.
     """
-    chosen = episodes.filter(pl.col("task").is_in(list(tasks)))
-    own, other = chosen.filter(option=option), chosen.filter(option=reference)
-    pairs = own.join(other, on=PAIR_KEY, how="inner", validate="1:1", suffix="_reference")
-    if not len(pairs) == len(own) == len(other) or pairs.is_empty():
-        raise ValueError(f"{option} and {reference}: {len(own)} and {len(other)} episodes make {len(pairs)} pairs")
+    pairs = _paired(episodes, option, reference, tasks)
     kinds = pairs.group_by("success", "success_reference").len()
     count = {(mine, theirs): n for mine, theirs, n in kinds.iter_rows()}
     return PairedCounts(
@@ -66,6 +62,15 @@ def count_pairs(episodes: pl.DataFrame, option: str, reference: str, tasks: Sequ
         only_option=count.get((True, False), 0),
         neither=count.get((False, False), 0),
     )
+
+
+def _paired(episodes: pl.DataFrame, option: str, reference: str, tasks: Sequence[int]) -> pl.DataFrame:
+    chosen = episodes.filter(pl.col("task").is_in(list(tasks)))
+    own, other = chosen.filter(option=option), chosen.filter(option=reference)
+    pairs = own.join(other, on=PAIR_KEY, how="inner", validate="1:1", suffix="_reference")
+    if not len(pairs) == len(own) == len(other) or pairs.is_empty():
+        raise ValueError(f"{option} and {reference}: {len(own)} and {len(other)} episodes make {len(pairs)} pairs")
+    return pairs
 
 
 def mcnemar_exact(counts: PairedCounts, alternative: str = "two-sided") -> float:
@@ -77,6 +82,23 @@ def mcnemar_exact(counts: PairedCounts, alternative: str = "two-sided") -> float
     if not counts.discordant:
         return 1.0
     return float(stats.binomtest(counts.only_option, counts.discordant, 0.5, alternative=alternative).pvalue)
+
+
+def count_further(episodes: pl.DataFrame, option: str, reference: str, tasks: Sequence[int]) -> tuple[int, int, int]:
+    """Pairs in which the option came further, in which the reference did, and in which they came equally far.
+
+    Args:
+        episodes: as for `count_pairs`, with the column stages: how many stages of the pickup an episode reached.
+    """
+    pairs = _paired(episodes, option, reference, tasks)
+    further = (pairs["stages"] - pairs["stages_reference"]).sign().value_counts()
+    count = dict(further.iter_rows())
+    return count.get(1, 0), count.get(-1, 0), count.get(0, 0)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided p-value of the exact sign test: given the pairs that differ, a fair coin says who won each."""
+    return float(stats.binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
 
 
 def chance_of_worse_if_equal(discordant: int) -> float:

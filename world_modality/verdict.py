@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from world_modality.decision import Comparison, Counts, OptionResult, Rate, Verdict
+from world_modality.evaluation import STAGES
 from world_modality.statistics import Interval
 
 WIDTH = 100
@@ -46,6 +47,7 @@ def render(verdict: Verdict) -> str:
         ["THE TREE", *_tree(verdict)],
         ["SUCCESSES", *_successes(verdict)],
         ["PAIRED COMPARISONS on the pickup tasks", *_comparisons(verdict)],
+        *([["HOW FAR THE PICKUP CAME on the pickup tasks", *_progress(verdict)]] if _has_progress(verdict) else []),
         ["WHAT THIS IS WORTH", *_worth(verdict)],
         ["WORLD PATH", *_world_paths(verdict)],
         ["NEXT", *_next(verdict)],
@@ -157,6 +159,33 @@ def _comparisons(verdict: Verdict) -> list[str]:
         "both, only the 1st, only the 2nd, none. Difference: success rate of the 1st minus that of the 2nd in "
         f"percentage points, with Newcombe's paired {_confidence(verdict)} interval. p: McNemar's exact test, "
         "two-sided; p worse: one-sided, the 1st is worse. Not corrected for the number of comparisons.",
+    ]
+
+
+def _has_progress(verdict: Verdict) -> bool:
+    return all(option.progress for option in verdict.options)
+
+
+def _progress(verdict: Verdict) -> list[str]:
+    """Where each option's episodes ended, and who came further on the same episode."""
+    stages = ("none", *STAGES)
+    rows = [
+        [option.name, *(str(progress.furthest[stage]) for stage in stages)]
+        + [str(progress.grasp_attempts), str(progress.slips)]
+        for option in verdict.options
+        if (progress := option.progress)
+    ]
+    pairs = [
+        [f"{c.option} : {c.reference}", *(str(count) for count in c.further), _p_value(c.p_further)]
+        for c in verdict.comparisons
+    ]
+    return [
+        *_table(["", *stages, "attempts", "slips"], rows),
+        "Episodes by the furthest stage they reached (a bowl pushed onto the plate was not placed), and "
+        "the attempts at grasping and the slips in all of them.",
+        "",
+        *_table(["1st : 2nd", "1st further", "2nd further", "equally far", "p"], pairs),
+        "Pairs as above, by who came further. p: exact sign test, two-sided, not corrected for their number.",
     ]
 
 

@@ -4,6 +4,7 @@ import argparse
 import copy
 import hashlib
 import json
+import math
 import runpy
 import subprocess
 import sys
@@ -463,6 +464,32 @@ def test_a_living_world_path_is_reported_without_the_warning(tmp_path):
     assert "world path inactive" not in text
     assert "E2 seed_0" in text
     assert "A seed_0" in text
+
+
+def test_how_far_each_pickup_came_stands_beside_the_successes(tmp_path):
+    files = copy.deepcopy(contents(E0=5, E2=6))
+    for row in files["E2", 0]["episodes"][:6]:
+        row["pickup"] = pickup(1, 2, 3, 4, 5, 6, furthest="placed") | {"slips": 2}
+    files["E0", 0]["episodes"][9]["pickup"] = pickup(1, 2, 3, furthest="grasped")
+    files["E2", 1]["episodes"][0]["pickup"] = pickup(furthest=None)
+    verdict = decided(tmp_path, spec(), files)
+    found = verdict.option("E2").progress
+    assert {stage: n for stage, n in found.furthest.items() if n} == {"none": 1, "touched": 13, "placed": 6}
+    assert found.slips == 12
+    comparison = verdict.comparisons[0]
+    assert comparison.further == (6, 2, 12)
+    assert comparison.p_further == pytest.approx(2 * sum(math.comb(8, k) for k in range(3)) / 2**8)
+    assert "E2 : E0              6            2           12" in render(verdict)
+
+
+def test_tasks_without_a_pickup_leave_its_stages_out(tmp_path):
+    files = copy.deepcopy(contents(E0=5, E2=6))
+    for file in files.values():
+        for row in file["episodes"]:
+            row["pickup"] = None
+    verdict = decided(tmp_path, spec(), files)
+    assert verdict.option("E2").progress is None
+    assert "HOW FAR" not in render(verdict)
 
 
 @pytest.mark.parametrize(("state_only", "said"), [(6, True), (5, False)])

@@ -38,7 +38,7 @@ def checkpoints(trained, tmp_path):
 
 def episode(i):
     numbers = {"init_state_id": i, "env_seed": i, "noise_seed": i, "train_seed": 0, "steps": 9}
-    return numbers | {"init_state_sha256": f"{i:064d}", "success": True}
+    return numbers | {"init_state_sha256": f"{i:064d}", "success": True, "pickup": None}
 
 
 def evaluation(checkpoint, **changes):
