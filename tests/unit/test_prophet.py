@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from world_modality.prophet import MEMORIES, GatedCrossAttention, Prophet, masked_mean, require_finite, world_loss
+from world_modality.prophet import (
+    MEMORIES,
+    GatedCrossAttention,
+    MemorySources,
+    Prophet,
+    masked_mean,
+    require_finite,
+    world_loss,
+)
 
 DIM, HISTORY, HORIZON = 12, 4, 8
 
@@ -128,8 +136,9 @@ def test_a_memory_that_is_not_finite_is_an_error_that_names_the_row(value):
 
 def test_the_zero_memory_has_the_shape_of_the_prediction():
     predicted = torch.randn(2, HORIZON, DIM)
-    assert torch.equal(MEMORIES["zero"](predicted), torch.zeros(2, HORIZON, DIM))
-    assert MEMORIES["predicted"](predicted) is predicted
+    sources = MemorySources(predicted, predicted[None], torch.Generator())
+    assert torch.equal(MEMORIES["zero"](sources), torch.zeros(2, HORIZON, DIM))
+    assert MEMORIES["predicted"](sources) is predicted
 
 
 def test_the_world_loss_ignores_what_lies_past_the_episode():

@@ -613,7 +613,10 @@ def judged(tmp_path):
     rows = settings.model_dump(mode="json")["options"]
     judge = {"evaluations": paths, "output": tmp_path / "out" / "pickup.json"}
     judge["spec"] = json.dumps({"decision": tree, "options": rows, "run": settings.run})
-    decide = {"pickup": tmp_path / "pickup.json", "evaluations": paths, "spec": settings.model_dump_json()}
+    (tmp_path / "fairness.json").write_text("{}")
+    recorded(tmp_path / "fairness.json")
+    decide = {"pickup": tmp_path / "pickup.json", "fairness": tmp_path / "fairness.json"}
+    decide |= {"evaluations": paths, "spec": settings.model_dump_json()}
     decide |= {"output-json": tmp_path / "out" / "decision.json", "output-text": tmp_path / "out" / "decision.txt"}
     return SimpleNamespace(paths=paths, judge=judge, decide=decide)
 
