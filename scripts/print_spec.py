@@ -19,6 +19,7 @@ SPECS = {
     "train": Experiment.train_spec,
     "rollout": Experiment.rollout_spec,
     "evaluation": Experiment.evaluation_spec,
+    "judge": lambda experiment, _: experiment.judge_spec(),
     "decision": lambda experiment, _: experiment.decision_spec(),
 }
 CONFIG = Path(__file__).parent.parent / "config.yaml"

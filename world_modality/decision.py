@@ -357,7 +357,9 @@ def _result(
         tasks={task: _rate(c, decision) for task, c in counts.tasks.items()},
         pickup=_rate(pooled[name], decision),
         all_tasks=_rate(counts.pooled, decision),
-        blind_as_good=not _sees(spec, name) and pooled[name].successes >= pooled[decision.baseline].successes,
+        blind_as_good=name != decision.baseline
+        and not _sees(spec, name)
+        and pooled[name].successes >= pooled[decision.baseline].successes,
         world=world,
         learning_schedule=own or None,
         progress=_progress([e for e in evaluations if e.option == name and e.task.id in decision.pickup_tasks]),

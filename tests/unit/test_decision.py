@@ -498,6 +498,14 @@ def test_a_state_only_baseline_as_good_as_the_baseline_is_pointed_out(tmp_path, 
     assert ("these initial states cannot tell cameras apart" in " ".join(text.split())) == said
 
 
+def test_a_blind_baseline_is_not_compared_with_itself(tmp_path):
+    settings = spec(run=["E0", "E2", "S0"], baseline="S0")
+    audited = AUDITED | {"baseline": "S0"}
+    evaluations = read(tmp_path, contents(E0=5, E2=6, S0=5))
+    text = render(decide(judge_pickup(evaluations, settings), evaluations, settings, audited))
+    assert "cannot tell cameras apart" not in " ".join(text.split())
+
+
 def test_episodes_of_several_seeds_on_one_initial_state_are_called_dependent(tmp_path):
     files = contents(E0=5, E2=6, train_seeds=(0, 1))
     text = " ".join(render(decided(tmp_path, spec(), files)).split())
