@@ -3,14 +3,17 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from world_modality.files import read_json, tree_sha256
+from world_modality.lineage import verify, walk
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
@@ -104,3 +107,64 @@ def test_demonstrations_show_what_the_cameras_see(smoke):
         image = Image.open(io.BytesIO(table[key][0]["bytes"].as_py()))
         assert image.size == (64, 64)
         assert len(image.getcolors(4096)) > 50
+
+
+# ---- provenance -----------------------------------------------------------------------------------------------------
+
+
+def test_snakemake_verifies_the_whole_folder(smoke, run_smoke):
+    assert re.search(r"\d\d artifacts, all as they were made", run_smoke(smoke, "verify"))
+
+
+def test_every_artifact_leads_back_to_the_demonstrations(smoke, monkeypatch):
+    monkeypatch.chdir(smoke)
+    for name in ("decision.txt", "figures/success.svg", "ckpt_A/seed_0/model.safetensors", "videos/E0/task_0"):
+        walked = {step.ingredient.path for step in walk(f"results/{name}")}
+        assert {"results/demonstrations/task_0", "results/demonstrations/task_1"} <= walked, name
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def change_a_success(path):
+    path.write_text(path.read_text().replace('"success": false', '"success": true', 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "found"),
+    [
+        ("ckpt_E2/seed_0/model.safetensors", flip, "ckpt_E2/seed_0"),
+        ("latents_front.parquet", truncate, "latents_front.parquet"),
+        ("latents_front.parquet", flip, "latents_front.parquet"),
+        ("dataset/meta/info.json", flip, "dataset"),
+        ("eval_E0_0.json", change_a_success, "eval_E0_0.json"),
+        ("rollouts/E0/seed_0/task_0/block_0.jsonl", change_a_success, "rollouts/E0/seed_0/task_0/block_0.jsonl"),
+        ("decision.json", truncate, "decision.json"),
+        ("decision.txt", truncate, "decision.txt"),
+    ],
+)
+def test_verifying_finds_what_was_damaged(smoke, tmp_path, name, damage, found):
+    shutil.copytree(smoke / "results", tmp_path / "results")
+    damage(tmp_path / "results" / name)
+    wrong = [
+        path.relative_to(tmp_path / "results").as_posix() for path, problems in verify(tmp_path / "results") if problems
+    ]
+    assert found in wrong
+    assert "ckpt_E0/seed_0" not in wrong
+
+
+def test_checkpoints_swapped_under_each_others_names_are_found(smoke, tmp_path):
+    shutil.copytree(smoke / "results", tmp_path / "results")
+    checkpoints = [tmp_path / f"results/ckpt_{option}/seed_0" for option in ("E2", "A")]
+    checkpoints[0].rename(tmp_path / "kept")
+    checkpoints[1].rename(checkpoints[0])
+    (tmp_path / "kept").rename(checkpoints[1])
+    wrong = {path for path, problems in verify(tmp_path / "results") if problems}
+    assert set(checkpoints) <= wrong
