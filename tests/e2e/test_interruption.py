@@ -81,13 +81,12 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
     monkeypatch.chdir(directory)
     draw = random.Random(20)
     interrupted = 0
-    for kind in KILLS:
-        before = finished_jobs(directory)
+    moments = sorted(draw.sample(range(24), len(KILLS)))  # after so many of the 34 jobs, and up to some seconds
+    for kind, jobs in zip(KILLS, moments, strict=True):
         run = go_on(command, directory, environment)
-        more = draw.randint(0, 2)  # jobs that may finish first, so that the kills spread over the whole pipeline
-        while finished_jobs(directory) < before + more and run.poll() is None:
+        while finished_jobs(directory) < jobs and run.poll() is None:
             time.sleep(0.05)
-        deadline = time.monotonic() + draw.uniform(0, 8)
+        deadline = time.monotonic() + draw.uniform(0, 6)
         while time.monotonic() < deadline and run.poll() is None:
             time.sleep(0.05)
         if run.poll() is None:
