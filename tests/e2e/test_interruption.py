@@ -59,8 +59,11 @@ def kill(kind, run, directory, draw):
     elif kind == "tree":
         for process in at_work(directory):
             process.kill()
-    elif programs := [process for process in at_work(directory) if is_program(process)]:
-        draw.choice(programs).kill()
+    else:
+        while run.poll() is None:
+            if programs := [process for process in at_work(directory) if is_program(process)]:
+                return draw.choice(programs).kill()
+            time.sleep(0.05)
 
 
 def wait_until_quiet(directory, seconds):
