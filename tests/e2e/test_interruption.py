@@ -1,5 +1,6 @@
 """Killed at any moment, the same command goes on and ends as if nothing had happened."""
 
+import contextlib
 import os
 import random
 import signal
@@ -58,12 +59,14 @@ def kill(kind, run, directory, draw):
         run.kill()
     elif kind == "tree":
         for process in at_work(directory):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself
+                process.kill()
     else:
-        while run.poll() is None:
-            if programs := [process for process in at_work(directory) if is_program(process)]:
-                return draw.choice(programs).kill()
-            time.sleep(0.05)
+        programs = []
+        while run.poll() is None and not programs:
+            programs = [process for process in at_work(directory) if is_program(process)]
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            draw.choice(programs).kill()
 
 
 def wait_until_quiet(directory, seconds):
