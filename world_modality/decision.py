@@ -37,7 +37,7 @@ from world_modality.comparison import (
 from world_modality.config import Decision, DecisionSpec, JudgeSpec, OptionName, Scale
 from world_modality.errors import InputError
 from world_modality.evaluation import STAGES
-from world_modality.provenance import read_content
+from world_modality.records import read_content
 from world_modality.statistics import (
     Interval,
     chance_of_worse_if_equal,

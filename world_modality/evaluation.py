@@ -13,7 +13,7 @@ from typing import Literal, TypedDict, get_args
 
 from world_modality.config import LIBERO_SUITE_SIZES, EvaluationSpec, RolloutSpec
 from world_modality.errors import InputError
-from world_modality.files import read_json, text_sha256, write_json
+from world_modality.files import read_json, read_json_lines, text_sha256, write_json
 
 Stage = Literal["approached", "touched", "grasped", "lifted", "carried", "placed"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # in their order
@@ -71,13 +71,7 @@ def read_rows(blocks: list[Path]) -> list[dict]:
     Raises:
         InputError: a line is truncated, or an episode appears twice.
     """
-    rows = []
-    for path in blocks:
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                raise InputError(f"{path}:{number}: not a whole line of JSON") from None
+    rows = [row for path in blocks for row in read_json_lines(path)]
     keys = [(row["train_seed"], row["init_state_id"]) for row in rows]
     if len(set(keys)) != len(keys):
         raise InputError(f"{blocks[0].parent}: an episode appears twice")

@@ -89,6 +89,18 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: str | Path) -> str:
+    """Read UTF-8.
+
+    Raises:
+        InputError: the file is damaged; the message names it.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: damaged ({error})") from None
+
+
 def json_text(content: Any) -> str:
     """Deterministic JSON: sorted keys, one-space indent, NaN refused."""
     return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -105,9 +117,26 @@ def read_json(path: str | Path) -> Any:
         InputError: the file is truncated or not JSON; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise InputError(f"{path}: not a whole JSON file ({error})") from None
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Read JSON Lines.
+
+    Raises:
+        InputError: a line is truncated or no JSON object; the message names it.
+    """
+    lines = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            raise InputError(f"{path}:{number}: not a whole line of JSON") from None
+        if not isinstance(lines[-1], dict):
+            raise InputError(f"{path}:{number}: not a JSON object")
+    return lines
 
 
 def write_run_config(config: dict[str, Any], path: str | Path) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from world_modality.errors import InputError
 from world_modality.files import atomic_path
-from world_modality.provenance import PARQUET_OPTIONS
+from world_modality.records import PARQUET_OPTIONS
 
 METADATA_KEY = b"world_modality.latents"
 ROW_GROUP_ROWS = 4096  # a row group closes at the first episode end after so many rows

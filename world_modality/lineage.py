@@ -11,15 +11,8 @@ from pathlib import Path
 
 from world_modality.decision import Verdict
 from world_modality.errors import InputError
-from world_modality.provenance import (
-    FOLDER_RECORD,
-    Ingredient,
-    Provenance,
-    content_sha256,
-    problems_of,
-    read_content,
-    read_provenance,
-)
+from world_modality.provenance import Ingredient, Provenance, problems_of, read_provenance
+from world_modality.records import FOLDER_RECORD, content_sha256, read_content
 from world_modality.verdict import render
 
 DRAWINGS = ("dag.svg", "rulegraph.svg")  # of `make dag`

@@ -52,13 +52,17 @@ from world_modality.simulation import (
 )
 from world_modality.stages import PickupTracker
 
-CHECKPOINT_FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
+CHECKPOINT_FILES = (
+    "config.json",
+    "model.safetensors",
+    "policy_preprocessor.json",
+    "policy_postprocessor.json",
+    "training.json",
+)
 
 
 def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> None:
     """Refuse a folder that is no checkpoint with its processors, or one trained as another option or with another seed.
-
-    A checkpoint from elsewhere has no `training.json` and is taken for what it is.
 
     Raises:
         InputError: naming what is missing, damaged or differs.
@@ -71,14 +75,12 @@ def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> No
             pass
     except SafetensorError as error:
         raise InputError(f"{checkpoint}/model.safetensors: truncated or damaged ({error})") from None
-    if (checkpoint / "training.json").is_file():
-        trained = read_json(checkpoint / "training.json")
-        made, asked = (trained["spec"]["option"], trained["seed"]), (spec.source_option, train_seed)
-        if made != asked:
-            raise InputError(
-                f"{checkpoint}: trained as option {made[0]} with seed {made[1]}, "
-                f"expected {asked[0]} with seed {asked[1]}"
-            )
+    trained = read_json(checkpoint / "training.json")
+    made, asked = (trained["spec"]["option"], trained["seed"]), (spec.source_option, train_seed)
+    if made != asked:
+        raise InputError(
+            f"{checkpoint}: trained as option {made[0]} with seed {made[1]}, expected {asked[0]} with seed {asked[1]}"
+        )
 
 
 def folders_of(checkpoint: Path) -> dict[str, Path]:

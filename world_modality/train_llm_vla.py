@@ -56,7 +56,8 @@ from world_modality.latents import LatentTable, join_tables
 from world_modality.loader import FrameBatches, training_batches
 from world_modality.program import existing, whole_number
 from world_modality.progress import Progress
-from world_modality.provenance import content_sha256, making, package_versions
+from world_modality.provenance import making, package_versions
+from world_modality.records import content_sha256
 from world_modality.sources import source_code
 
 METRIC_BATCHES = 8  # batches on which a finished training is measured

@@ -272,6 +272,7 @@ MODULES = {
     "world_modality/prophet.py": POLICY_CODE,
     "world_modality/provenance.py": NOTHING,
     "world_modality/rebuild.py": NOTHING,
+    "world_modality/records.py": NOTHING,
     "world_modality/rollout.py": ROLLED_OUT,
     "world_modality/simulation.py": RECORDED | ROLLED_OUT,
     "world_modality/sources.py": NOTHING,

@@ -17,7 +17,7 @@ from world_modality.config import load_experiment
 from world_modality.dataset import CameraFrames, check_image_key, dataset_fingerprint
 from world_modality.encoder import VideoEncoder, encode_dataset, encode_episodes
 from world_modality.latents import LatentTable
-from world_modality.provenance import content_sha256
+from world_modality.records import content_sha256
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LENGTHS = (1, 5, 12)

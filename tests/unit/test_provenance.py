@@ -10,7 +10,8 @@ import pytest
 from world_modality.errors import InputError
 from world_modality.files import write_json
 from world_modality.lineage import described_by, verify, walk
-from world_modality.provenance import content_sha256, examine, examine_all, making, read_content, read_provenance
+from world_modality.provenance import examine, examine_all, making, read_provenance
+from world_modality.records import content_sha256, read_content
 
 PROGRAM = str(Path(__file__).parents[2] / "scripts" / "write_manifest.py")
 
