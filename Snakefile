@@ -10,7 +10,8 @@ import sys
 
 from snakemake.utils import min_version
 
-from world_modality.config import ConfigError, load_experiment
+from world_modality.config import load_experiment
+from world_modality.sections import ConfigError
 from world_modality.files import write_run_config
 from world_modality.sources import source_code
 

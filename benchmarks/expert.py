@@ -7,8 +7,8 @@ Reads the simulator, writes nothing. The resets are the seeds from `--seed` on, 
 
 import argparse
 
-from world_modality.config import LIBERO_SUITE_SIZES, Simulation
 from world_modality.expert import HORIZON, SUITE, ScriptedExpert
+from world_modality.sections import LIBERO_SUITE_SIZES, Simulation
 from world_modality.simulation import LiberoSimulation
 
 

@@ -8,9 +8,10 @@ import argparse
 from pathlib import Path
 
 from world_modality.backbones import build_small_vlm
-from world_modality.config import Vlm, spec_argument
 from world_modality.program import run
 from world_modality.provenance import making
+from world_modality.sections import Vlm
+from world_modality.specs import spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--spec", required=True, type=spec_argument(Vlm), help="the config's vlm (JSON)")

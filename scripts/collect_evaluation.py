@@ -7,10 +7,10 @@ made by another checkpoint or under another protocol is refused.
 import argparse
 from pathlib import Path
 
-from world_modality.config import EvaluationSpec, spec_argument
 from world_modality.evaluation import collect_evaluation
 from world_modality.program import existing, run
 from world_modality.provenance import making
+from world_modality.specs import EvaluationSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")

@@ -9,12 +9,12 @@ import argparse
 from pathlib import Path
 
 from world_modality.comparison import read_evaluation
-from world_modality.config import DecisionSpec, spec_argument
 from world_modality.decision import decide, read_pickup
 from world_modality.files import write_json, write_text
 from world_modality.program import existing, run
 from world_modality.provenance import making
 from world_modality.records import read_content
+from world_modality.specs import DecisionSpec, spec_argument
 from world_modality.verdict import render
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -7,10 +7,10 @@ the task and the initial state alone, so blocks may run anywhere and in any orde
 import argparse
 from pathlib import Path
 
-from world_modality.config import RolloutSpec, spec_argument
 from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
 from world_modality.rollout import evaluate_block, folders_of
+from world_modality.specs import RolloutSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoint", type=existing, required=True)

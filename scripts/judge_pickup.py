@@ -8,11 +8,11 @@ import argparse
 from pathlib import Path
 
 from world_modality.comparison import read_evaluation
-from world_modality.config import JudgeSpec, spec_argument
 from world_modality.decision import judge_pickup
 from world_modality.files import write_json
 from world_modality.program import existing, run
 from world_modality.provenance import making
+from world_modality.specs import JudgeSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--evaluations", type=existing, nargs="+", required=True, help="eval_<option>_<task>.json files")

@@ -7,10 +7,10 @@ more, and must end as they did when they were evaluated.
 import argparse
 from pathlib import Path
 
-from world_modality.config import RolloutSpec, spec_argument
 from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
 from world_modality.rollout import folders_of, record_videos
+from world_modality.specs import RolloutSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoint", type=existing, required=True, help="checkpoint of the first training seed")

@@ -1,6 +1,6 @@
 """Write `config.schema.json`, which tells editors the keys of `config.yaml`; `--check` says whether it is current.
 
-Reads the models of `world_modality.config`; writes the schema beside `config.yaml`.
+Reads the model of the experiment (`world_modality.config`); writes the schema beside `config.yaml`.
 """
 
 import argparse

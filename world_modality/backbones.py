@@ -37,9 +37,9 @@ from transformers import (
     VJEPA2VideoProcessor,
 )
 
-from world_modality.config import Encoder, Vlm
 from world_modality.errors import InputError
 from world_modality.files import atomic_path
+from world_modality.sections import Encoder, Vlm
 
 TUBELET = 2  # frames V-JEPA 2 merges into one token, as published
 FRAMES_PER_CLIP = 64

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from world_modality.config import OptionName
 from world_modality.errors import InputError
 from world_modality.evaluation import STAGES, Episode
+from world_modality.sections import OptionName
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 SeedName = Annotated[str, StringConstraints(pattern=r"^seed_[0-9]+$")]

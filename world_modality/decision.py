@@ -34,10 +34,11 @@ from world_modality.comparison import (
     check_complete,
     episode_table,
 )
-from world_modality.config import Decision, DecisionSpec, JudgeSpec, OptionName, Scale
 from world_modality.errors import InputError
 from world_modality.evaluation import STAGES
 from world_modality.records import read_content
+from world_modality.sections import Decision, OptionName, Scale
+from world_modality.specs import DecisionSpec, JudgeSpec
 from world_modality.statistics import (
     Interval,
     chance_of_worse_if_equal,

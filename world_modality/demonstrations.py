@@ -26,7 +26,6 @@ from lerobot.datasets.aggregate import aggregate_datasets
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.utils import INFO_PATH, STATS_PATH
 
-from world_modality.config import RecordSpec
 from world_modality.errors import InputError
 from world_modality.expert import HORIZON, ScriptedExpert
 from world_modality.files import read_json, write_json
@@ -40,6 +39,7 @@ from world_modality.simulation import (
     benchmark_init_states,
     init_state_sha256,
 )
+from world_modality.specs import RecordSpec
 
 RECORDING = "recording.json"
 POSE_NAMES = ["x", "y", "z", "axis_angle1", "axis_angle2", "axis_angle3"]

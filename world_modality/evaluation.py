@@ -11,9 +11,10 @@ import json
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
-from world_modality.config import LIBERO_SUITE_SIZES, EvaluationSpec, RolloutSpec
 from world_modality.errors import InputError
 from world_modality.files import read_json, read_json_lines, text_sha256, write_json
+from world_modality.sections import LIBERO_SUITE_SIZES
+from world_modality.specs import EvaluationSpec, RolloutSpec
 
 Stage = Literal["approached", "touched", "grasped", "lifted", "carried", "placed"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # in their order

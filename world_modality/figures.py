@@ -7,10 +7,10 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from world_modality.config import Figures
 from world_modality.decision import Rate, Verdict
 from world_modality.errors import InputError
 from world_modality.files import atomic_path
+from world_modality.sections import Figures
 
 
 def save(figure: Figure, path: Path) -> None:

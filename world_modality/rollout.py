@@ -28,7 +28,6 @@ from safetensors import SafetensorError, safe_open
 import lerobot_policy_world_modality.modeling_smolvla_world  # noqa: F401 - LeRobot loads it by name; it makes rollouts
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
-from world_modality.config import RolloutSpec
 from world_modality.encoder import check_device
 from world_modality.errors import InputError
 from world_modality.evaluation import (
@@ -50,6 +49,7 @@ from world_modality.simulation import (
     benchmark_init_states,
     init_state_sha256,
 )
+from world_modality.specs import RolloutSpec
 from world_modality.stages import PickupTracker
 
 CHECKPOINT_FILES = (

@@ -53,8 +53,8 @@ from numpy._core.multiarray import _reconstruct  # noqa: E402
 from robosuite.utils.errors import RandomizationError  # noqa: E402
 from robosuite.utils.observables import Observable, sensor  # noqa: E402
 
-from world_modality.config import INIT_STATES_PER_TASK, Camera, Simulation  # noqa: E402
 from world_modality.errors import InputError  # noqa: E402
+from world_modality.sections import INIT_STATES_PER_TASK, Camera, Simulation  # noqa: E402
 
 CONTROL_FREQUENCY = 20  # control steps per simulated second
 ACTION_DIM = 7

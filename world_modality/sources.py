@@ -17,7 +17,18 @@ from world_modality.files import text_sha256
 REPOSITORY = Path(__file__).resolve().parent.parent
 FORMAT = "format 1"  # of the records in artifacts and of content hashes: another makes every artifact anew
 FIRST_PARTY = ("world_modality", "lerobot_policy_world_modality")
-NOT_MAKING = ("config", "errors", "files", "sources", "records", "provenance", "program", "progress")
+NOT_MAKING = (
+    "config",
+    "specs",
+    "sections",
+    "errors",
+    "files",
+    "sources",
+    "records",
+    "provenance",
+    "program",
+    "progress",
+)
 NOT_HASHED = tuple(f"world_modality.{name}" for name in NOT_MAKING)
 
 

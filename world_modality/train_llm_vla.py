@@ -47,7 +47,6 @@ from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality import program
-from world_modality.config import MAX_SEED, TrainSpec, spec_argument
 from world_modality.dataset import check_image_key, dataset_fingerprint, episode_bounds, load_dataset
 from world_modality.encoder import VideoEncoder, check_device
 from world_modality.errors import InputError
@@ -58,7 +57,9 @@ from world_modality.program import existing, whole_number
 from world_modality.progress import Progress
 from world_modality.provenance import making, package_versions
 from world_modality.records import content_sha256
+from world_modality.sections import MAX_SEED
 from world_modality.sources import source_code
+from world_modality.specs import TrainSpec, spec_argument
 
 METRIC_BATCHES = 8  # batches on which a finished training is measured
 

@@ -15,8 +15,9 @@ import yaml
 from pydantic import BaseModel
 
 from world_modality import sources
-from world_modality.config import Experiment, Option
+from world_modality.config import Experiment
 from world_modality.rebuild import CONFIG_KEYS, plan
+from world_modality.sections import Option
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
@@ -274,8 +275,10 @@ MODULES = {
     "world_modality/rebuild.py": NOTHING,
     "world_modality/records.py": NOTHING,
     "world_modality/rollout.py": ROLLED_OUT,
+    "world_modality/sections.py": NOTHING,
     "world_modality/simulation.py": RECORDED | ROLLED_OUT,
     "world_modality/sources.py": NOTHING,
+    "world_modality/specs.py": NOTHING,
     "world_modality/stages.py": ROLLED_OUT,
     "world_modality/statistics.py": JUDGED | {"plot_success"},
     "world_modality/train_llm_vla.py": {"train_policy"},

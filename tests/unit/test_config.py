@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from snakemake.utils import update_config
 
 from scripts.write_config_schema import SCHEMA, schema_text
-from world_modality.config import ConfigError, Experiment, load_experiment
+from world_modality.config import Experiment, load_experiment
+from world_modality.sections import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "config.yaml"

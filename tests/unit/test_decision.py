@@ -14,12 +14,14 @@ import pytest
 import yaml
 
 from world_modality.comparison import ComparisonError, read_evaluation
-from world_modality.config import DecisionSpec, Figures, JudgeSpec, Tree, load_experiment, spec_argument
+from world_modality.config import load_experiment
 from world_modality.decision import Verdict, decide, judge_pickup, read_pickup
 from world_modality.evaluation import STAGES, Episode, block_row, collect_evaluation
 from world_modality.figures import plot_success, save
 from world_modality.files import text_sha256, write_json
 from world_modality.provenance import making
+from world_modality.sections import Figures, Tree
+from world_modality.specs import DecisionSpec, JudgeSpec, spec_argument
 from world_modality.verdict import WIDTH, render
 
 REPOSITORY = Path(__file__).parents[2]

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from world_modality import demonstrations
-from world_modality.config import RecordSpec, Simulation
 from world_modality.dataset import instructions, load_dataset
 from world_modality.demonstrations import RecordingError, aggregate_tasks, attempt_episode, record_task
 from world_modality.expert import ScriptedExpert
 from world_modality.files import tree_sha256
+from world_modality.sections import Simulation
 from world_modality.simulation import LiberoSimulation, Observation, init_state_sha256
+from world_modality.specs import RecordSpec
 
 SPEC = RecordSpec(
     simulation=Simulation(suite="libero_spatial", camera_size=64, render="fast", settle_steps=10),

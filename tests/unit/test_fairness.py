@@ -8,9 +8,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from world_modality.comparison import ComparisonError, Evaluation
-from world_modality.config import LearningSchedule
 from world_modality.fairness import audit, read_trained
 from world_modality.files import read_json, write_json
+from world_modality.sections import LearningSchedule
 from world_modality.train_llm_vla import TrainInputs, train
 
 OPTIONS = ("E0", "E2", "S0")

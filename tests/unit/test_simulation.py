@@ -10,7 +10,7 @@ import torch
 from lerobot.processor.env_processor import LiberoProcessorStep
 
 from world_modality import simulation as sim_module
-from world_modality.config import Simulation
+from world_modality.sections import Simulation
 from world_modality.simulation import (
     LiberoSimulation,
     SimulationError,

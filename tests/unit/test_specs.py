@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from world_modality.config import ConfigError, load_experiment
+from world_modality.config import load_experiment
+from world_modality.sections import ConfigError
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
 SPECS = {

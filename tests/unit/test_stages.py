@@ -8,9 +8,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from world_modality import stages
-from world_modality.config import LIBERO_SUITE_SIZES, Simulation
 from world_modality.evaluation import STAGES, Pickup
 from world_modality.expert import HORIZON, ScriptedExpert
+from world_modality.sections import LIBERO_SUITE_SIZES, Simulation
 from world_modality.simulation import (
     SETTLE_ACTION,
     LiberoSimulation,

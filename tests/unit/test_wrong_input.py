@@ -19,9 +19,10 @@ from snakemake.utils import update_config
 from tests.unit.test_decision import contents
 from tests.unit.test_decision import spec as decision_spec
 from world_modality.backbones import build_small_encoder
-from world_modality.config import ConfigError, Tree, load_experiment
+from world_modality.config import load_experiment
 from world_modality.latents import METADATA_KEY, LatentTable
 from world_modality.provenance import making
+from world_modality.sections import ConfigError, Tree
 
 REPOSITORY = Path(__file__).parents[2]
 FRONT, WRIST, TOP = (f"observation.images.{name}" for name in ("image", "image2", "top"))
