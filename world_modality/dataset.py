@@ -124,6 +124,26 @@ def episode_bounds(dataset: LeRobotDataset) -> list[tuple[int, int]]:
     return bounds
 
 
+def split_episodes(dataset: LeRobotDataset, held_out_per_task: int) -> tuple[list[int], list[int]]:
+    """Episodes to train on, and held-out ones: the last `held_out_per_task` of each task. Both in order.
+
+    Raises:
+        InputError: a task has no episode left to train on.
+    """
+    of_task: dict[int, list[int]] = {}
+    tasks = dataset.hf_dataset.select_columns(["task_index"]).with_format("numpy")[:]["task_index"]
+    for episode, (start, _) in enumerate(episode_bounds(dataset)):
+        of_task.setdefault(int(tasks[start]), []).append(episode)
+    for task, episodes in of_task.items():
+        if len(episodes) <= held_out_per_task:
+            raise InputError(
+                f"{dataset.repo_id}: task {task} has {len(episodes)} episodes, of which {held_out_per_task} are held "
+                "out: none is left to train on"
+            )
+    held_out = sorted(e for episodes in of_task.values() for e in episodes[len(episodes) - held_out_per_task :])
+    return sorted({e for episodes in of_task.values() for e in episodes} - set(held_out)), held_out
+
+
 class CameraFrames:
     """One camera's frames, decoded on demand."""
 
