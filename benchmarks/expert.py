@@ -7,7 +7,7 @@ Reads the simulator, writes nothing. The resets are the seeds from `--seed` on, 
 
 import argparse
 
-from world_modality.expert import HORIZON, SUITE, ScriptedExpert
+from world_modality.expert import SUITE, solve
 from world_modality.sections import LIBERO_SUITE_SIZES, Simulation
 from world_modality.simulation import LiberoSimulation
 
@@ -15,12 +15,7 @@ from world_modality.simulation import LiberoSimulation
 def steps_to_success(simulation: LiberoSimulation, seed: int) -> int | None:
     """Control steps the expert needs from a seeded reset, or None where it does not succeed."""
     simulation.reset(seed)
-    expert = ScriptedExpert(simulation)
-    for step in range(1, HORIZON + 1):
-        _, success = simulation.step(expert.action())
-        if success:
-            return step
-    return None
+    return solve(simulation)
 
 
 def main() -> None:
@@ -28,8 +23,9 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, nargs="+", default=list(range(LIBERO_SUITE_SIZES[SUITE])))
     parser.add_argument("--resets", type=int, default=20, help="seeded resets per task")
     parser.add_argument("--seed", type=int, default=1000, help="first reset seed")
+    parser.add_argument("--spread", type=float, default=0.0, help="how much wider bowl and plate may begin [m]")
     args = parser.parse_args()
-    spec = Simulation(suite=SUITE, camera_size=64, render="fast", settle_steps=10)
+    spec = Simulation(suite=SUITE, camera_size=64, render="fast", spread=args.spread, settle_steps=10)
     print("task  success  mean steps  failed seeds  instruction")
     for task in args.tasks:
         with LiberoSimulation(spec, task) as simulation:

@@ -100,9 +100,41 @@ def evaluation_spec(wildcards):
     return experiment.evaluation_spec(wildcards.option).model_dump_json()
 
 
-def block_flags(wildcards):
+def drawing_spec(wildcards):
+    experiment.check_task(int(wildcards.task))
+    return experiment.simulation.model_dump_json()
+
+
+def init_states_of(task, blocks):
+    """The files of drawn initial states; none where they are LIBERO's benchmark."""
+    blocks = blocks if experiment.simulation.spread else []
+    return [f"results/init_states/task_{task}/block_{block}.parquet" for block in blocks]
+
+
+def init_states_of_block(wildcards):
+    return init_states_of(wildcards.task, [wildcards.block])
+
+
+def filmed_init_states(wildcards):
+    return init_states_of(wildcards.task, experiment.blocks())
+
+
+def init_states_flag(files):
+    return f" --init_states {' '.join(files)}" if files else ""
+
+
+def block_range(wildcards):
     size = experiment.evaluation.block_size
     return f"--first {int(wildcards.block) * size} --count {size}"
+
+
+def block_flags(wildcards):
+    return block_range(wildcards) + init_states_flag(init_states_of_block(wildcards))
+
+
+def film_flags(wildcards):
+    size = experiment.evaluation.video_size
+    return f"--size {size}" + init_states_flag(filmed_init_states(wildcards))
 
 
 def blocks_of_seed(option, task, seed):

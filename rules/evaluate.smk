@@ -1,10 +1,35 @@
 """Evaluations: closed-loop rollouts in fixed blocks of initial states, the same for every option."""
 
 
+rule draw_init_states:
+    """Draw a block of initial states from wider regions than LIBERO's own, each solved by the expert."""
+    output:
+        "results/init_states/task_{task}/block_{block}.parquet",
+    log:
+        "logs/draw_init_states/task_{task}_block_{block}.log",
+    benchmark:
+        "benchmarks/out/draw_init_states/task_{task}_block_{block}.tsv"
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=drawing_spec,
+        block=block_range,
+        source=source_code("scripts/draw_init_states.py"),
+    message:
+        "Draw initial states of task {wildcards.task}, block {wildcards.block}"
+    shell:
+        'python "$SCRIPTS"/draw_init_states.py --task {wildcards.task} {params.block} --spec {params.spec:q}'
+        " --output {output} 2>&1 | tee {log}"
+
+
 rule evaluate_policy:
     """Roll out one block of initial states."""
     input:
         unpack(rollout_inputs),
+        init_states=init_states_of_block,
     output:
         "results/rollouts/{option}/seed_{seed}/task_{task}/block_{block}.jsonl",
     log:
@@ -33,6 +58,7 @@ rule record_videos:
     input:
         unpack(rollout_inputs),
         blocks=filmed_blocks,
+        init_states=filmed_init_states,
     output:
         directory("results/videos/{option}/task_{task}"),
     log:
@@ -46,13 +72,13 @@ rule record_videos:
         runtime=60,
     params:
         spec=rollout_spec,
-        size=experiment.evaluation.video_size,
+        flags=film_flags,
         source=source_code("scripts/record_videos.py"),
     message:
         "Film option {wildcards.option} on task {wildcards.task}"
     shell:
         'python "$SCRIPTS"/record_videos.py --checkpoint {input.checkpoint} --task {wildcards.task}'
-        " --blocks {input.blocks} --size {params.size} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
+        " --blocks {input.blocks} {params.flags} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
 
 
 rule collect_evaluation:

@@ -1,4 +1,4 @@
-"""Roll out a checkpoint in closed loop from a block of benchmark initial states.
+"""Roll out a checkpoint in closed loop from a block of initial states.
 
 Reads a checkpoint (a LeRobot `pretrained_model`); writes one JSON line per episode. An episode depends on the policy,
 the task and the initial state alone, so blocks may run anywhere and in any order.
@@ -7,6 +7,7 @@ the task and the initial state alone, so blocks may run anywhere and in any orde
 import argparse
 from pathlib import Path
 
+from world_modality.init_states import init_states
 from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
 from world_modality.rollout import evaluate_block, folders_of
@@ -18,6 +19,7 @@ parser.add_argument("--task", type=int, required=True, help="task id within the 
 parser.add_argument("--seed", type=whole_number(0), required=True, help="training seed of the checkpoint, recorded")
 parser.add_argument("--first", type=whole_number(0), required=True, help="first initial state of the block")
 parser.add_argument("--count", type=whole_number(1), required=True, help="initial states in the block")
+parser.add_argument("--init_states", type=existing, nargs="*", default=[], help="drawn ones; none: the benchmark's")
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 
@@ -27,9 +29,11 @@ def main() -> None:
     block = range(arguments.first, arguments.first + arguments.count)
     spec = {"rollout": arguments.spec.model_dump(mode="json"), "task": arguments.task, "init_states": list(block)}
     inputs = {"checkpoint": arguments.checkpoint, **folders_of(arguments.checkpoint)}
+    inputs |= {"init_states": arguments.init_states} if arguments.init_states else {}
     seeds, foreign = {"train": arguments.seed}, ("vlm", "encoder")
     with making(arguments.output, __file__, inputs, spec, seeds, foreign) as rows:
-        evaluate_block(arguments.checkpoint, arguments.spec, arguments.task, arguments.seed, block, rows)
+        states = init_states(arguments.spec.protocol.simulation, arguments.task, arguments.init_states)
+        evaluate_block(arguments.checkpoint, arguments.spec, arguments.task, arguments.seed, block, states, rows)
 
 
 if __name__ == "__main__":

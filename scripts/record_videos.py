@@ -7,6 +7,7 @@ more, and must end as they did when they were evaluated.
 import argparse
 from pathlib import Path
 
+from world_modality.init_states import init_states
 from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
 from world_modality.rollout import folders_of, record_videos
@@ -16,6 +17,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoint", type=existing, required=True, help="checkpoint of the first training seed")
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
 parser.add_argument("--blocks", type=existing, nargs="+", required=True, help="that seed's blocks of rollouts")
+parser.add_argument("--init_states", type=existing, nargs="*", default=[], help="drawn ones; none: the benchmark's")
 parser.add_argument("--size", type=whole_number(1, 1024), required=True, help="side of the square video [px]")
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -24,9 +26,13 @@ parser.add_argument("--output", type=Path, required=True, help="folder to write"
 def main() -> None:
     arguments = parser.parse_args()
     inputs = {"checkpoint": arguments.checkpoint, "blocks": arguments.blocks, **folders_of(arguments.checkpoint)}
+    inputs |= {"init_states": arguments.init_states} if arguments.init_states else {}
     spec = {"rollout": arguments.spec.model_dump(mode="json"), "task": arguments.task, "size": arguments.size}
     with making(arguments.output, __file__, inputs, spec, foreign=("vlm", "encoder")) as folder:
-        record_videos(arguments.checkpoint, arguments.spec, arguments.task, arguments.blocks, arguments.size, folder)
+        states = init_states(arguments.spec.protocol.simulation, arguments.task, arguments.init_states)
+        record_videos(
+            arguments.checkpoint, arguments.spec, arguments.task, arguments.blocks, states, arguments.size, folder
+        )
 
 
 if __name__ == "__main__":

@@ -224,6 +224,7 @@ class Experiment(Section):
             vlm=self.vlm,
             policy=self.policy,
             training=self._hyperparameters(option),
+            held_out_per_task=self.demonstrations.held_out_per_task,
             own_schedule=tuple(sorted(option.training.model_dump(exclude_none=True))) if option.training else (),
         )
 

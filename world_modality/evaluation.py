@@ -13,7 +13,7 @@ from typing import Literal, TypedDict, get_args
 
 from world_modality.errors import InputError
 from world_modality.files import read_json, read_json_lines, text_sha256, write_json
-from world_modality.sections import LIBERO_SUITE_SIZES
+from world_modality.sections import EVALUATION_SEEDS, LIBERO_SUITE_SIZES
 from world_modality.specs import EvaluationSpec, RolloutSpec
 
 Stage = Literal["approached", "touched", "grasped", "lifted", "carried", "placed"]
@@ -52,6 +52,11 @@ def env_seed(task_id: int, init_state_id: int) -> int:
 def noise_seed(task_id: int, init_state_id: int, chunk: int = 0) -> int:
     """Seed of one chunk's flow noise; 31 bits. An episode records its first chunk's."""
     return _seed("noise", task_id, init_state_id, chunk)
+
+
+def init_state_seed(task_id: int, init_state_id: int, draw: int) -> int:
+    """Seed of the reset that an initial state is drawn by; above all seeds of demonstrations."""
+    return EVALUATION_SEEDS + _seed("init state", task_id, init_state_id, draw)
 
 
 def _seed(*parts: str | int) -> int:

@@ -54,7 +54,8 @@ def read_trained(folder: Path) -> Trained:
     training = read_json(folder / "training.json")
     config = read_json(folder / "train_config.json")
     parts = {
-        "training": {name: config[name] for name in TRAINING},
+        "training": {name: config[name] for name in TRAINING}
+        | {"held_out_per_task": training["spec"]["held_out_per_task"]},
         "policy": read_json(folder / "config.json"),
         "preprocessor": _processor(folder, "policy_preprocessor.json"),
         "postprocessor": _processor(folder, "policy_postprocessor.json"),

@@ -83,10 +83,14 @@ class _Cached:
 
 
 def training_batches(
-    dataset: LeRobotDataset, frames: FrameBatches, seed: int, batch_size: int, step: int, workers: int
+    bounds: list[tuple[int, int]], frames: FrameBatches, seed: int, batch_size: int, step: int, workers: int
 ) -> Iterator[dict]:
-    """Endless batches from optimizer step `step` on, in LeRobot's own order, a function of (seed, epoch) alone."""
-    starts, ends = zip(*episode_bounds(dataset), strict=True)
+    """Endless batches from optimizer step `step` on, in LeRobot's own order, a function of (seed, epoch) alone.
+
+    Args:
+        bounds: first row and one past the last of each episode to train on.
+    """
+    starts, ends = zip(*bounds, strict=True)
     sampler = EpisodeAwareSampler(starts, ends, shuffle=True, seed=seed)
     sampler.load_state_dict(compute_sampler_state(step, len(sampler), batch_size, num_processes=1))
     batches = DataLoader(

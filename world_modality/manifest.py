@@ -50,4 +50,5 @@ def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
 def _training(record: dict) -> dict:
     """What must be equal between two trainings for their policies to be comparable, and the learning schedule."""
     spec = record["spec"]
-    return spec["training"] | {"policy": spec["policy"], "vlm": spec["vlm"], "dataset": record["inputs"]["dataset"]}
+    same = {name: spec[name] for name in ("policy", "vlm", "held_out_per_task")}
+    return spec["training"] | same | {"dataset": record["inputs"]["dataset"]}

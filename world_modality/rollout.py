@@ -46,7 +46,6 @@ from world_modality.simulation import (
     CONTROL_FREQUENCY,
     LiberoSimulation,
     Observation,
-    benchmark_init_states,
     init_state_sha256,
 )
 from world_modality.specs import RolloutSpec
@@ -220,13 +219,18 @@ def roll_out(
 
 
 def evaluate_block(
-    checkpoint: Path, spec: RolloutSpec, task_id: int, train_seed: int, block: range, output: Path
+    checkpoint: Path,
+    spec: RolloutSpec,
+    task_id: int,
+    train_seed: int,
+    block: range,
+    states: dict[int, np.ndarray],
+    output: Path,
 ) -> None:
-    """Roll out a block of benchmark initial states and write one JSON line per episode."""
+    """Roll out a block of initial states, (S,) each by its number, and write one JSON line per episode."""
     check_checkpoint(checkpoint, spec, train_seed)
-    init_states = benchmark_init_states(spec.protocol.simulation.suite, task_id)
-    if block.stop > len(init_states):
-        raise InputError(f"initial states {block.start} to {block.stop - 1}: task {task_id} has {len(init_states)}")
+    if missing := [number for number in block if number not in states]:
+        raise InputError(f"task {task_id}: no initial state {missing[0]}; there are {min(states)} to {max(states)}")
     pilot = Pilot(checkpoint, spec)
     made_from = {
         "option": spec.option,
@@ -240,7 +244,7 @@ def evaluate_block(
     with _Retrying(spec, task_id) as simulate:
         made_from["instruction"] = simulate.instruction
         for count, init_state_id in enumerate(block, start=1):
-            episode = simulate.episode(pilot, init_state_id, init_states[init_state_id], train_seed)
+            episode = simulate.episode(pilot, init_state_id, states[init_state_id], train_seed)
             successes += episode.success
             lines.append(block_row(episode, made_from))
             outcome = "success" if episode.success else "failure"
@@ -276,7 +280,13 @@ class _Retrying:
 
 
 def record_videos(
-    checkpoint: Path, spec: RolloutSpec, task_id: int, blocks: list[Path], size: int, folder: Path
+    checkpoint: Path,
+    spec: RolloutSpec,
+    task_id: int,
+    blocks: list[Path],
+    states: dict[int, np.ndarray],
+    size: int,
+    folder: Path,
 ) -> None:
     """Roll out the first success and the first failure once more and film them.
 
@@ -289,7 +299,6 @@ def record_videos(
         if (row["option"], row["task"]) != (spec.option, task_id):
             raise InputError(f"{blocks[0].parent}: holds rollouts of {row['option']} on task {row['task']}")
     pilot = Pilot(checkpoint, spec)
-    init_states = benchmark_init_states(spec.protocol.simulation.suite, task_id)
     chosen = filmed_episodes([episode_of(row) for row in rows])
     with (
         atomic_path(folder) as temporary,
@@ -302,7 +311,7 @@ def record_videos(
                 pilot,
                 simulation,
                 episode.init_state_id,
-                init_states[episode.init_state_id],
+                states[episode.init_state_id],
                 episode.train_seed,
                 watch=lambda frames=frames: frames.append(simulation.render("front", size)),
             )

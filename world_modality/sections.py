@@ -40,6 +40,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 LIBERO_SUITE_SIZES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10}
 INIT_STATES_PER_TASK = 50
+EVALUATION_SEEDS = 2**31  # seeds from here on draw the initial states of evaluation, those below demonstrations
 
 
 class ConfigError(InputError):
@@ -67,7 +68,13 @@ class Simulation(Section):
     )
     camera_size: int = Field(ge=16, le=1024, description="side of the square camera images [px]")
     render: Literal["fast", "stock"] = Field(
-        description="fast: no multisampling and no reflections, twice as fast; stock: LIBERO's own settings"
+        description="fast: no multisampling, no reflections, meshes of fewer faces; stock: LIBERO's own settings"
+    )
+    spread: float = Field(
+        ge=0,
+        le=0.3,
+        description="how far beyond LIBERO's own regions, on every side, the object to pick up and its target may begin, "
+        "in demonstrations and evaluation alike; 0: LIBERO's resets and its benchmark initial states [m]",
     )
     settle_steps: int = Field(ge=0, le=100, description="no-op control steps after a reset [steps]")
 
@@ -81,6 +88,9 @@ class Demonstrations(Section):
     tasks: Naturals = Field(description="task ids to record")
     episodes_per_task: PositiveInt = Field(description="successful demonstrations per task [episodes]")
     max_attempts_per_task: PositiveInt = Field(description="give up on a task after so many attempts [episodes]")
+    held_out_per_task: int = Field(
+        ge=0, description="the last episodes of each task, on which nothing is trained and Prophet is measured [episodes]"
+    )
     seed: Seed = Field(description="first reset seed; attempt i of a task uses seed + i")
     repo_id: str | None = Field(description="hub: dataset id; simulate: null")
     revision: Commit | None = Field(description="hub: commit the dataset is pinned to; simulate: null")
@@ -93,6 +103,10 @@ class Demonstrations(Section):
             raise ValueError("source simulate takes neither repo_id nor revision")
         if self.max_attempts_per_task < self.episodes_per_task:
             raise ValueError("max_attempts_per_task is below episodes_per_task")
+        if self.held_out_per_task >= self.episodes_per_task:
+            raise ValueError("held_out_per_task leaves none of episodes_per_task to train on")
+        if self.seed + self.max_attempts_per_task > EVALUATION_SEEDS:
+            raise ValueError(f"seed: the seeds from {EVALUATION_SEEDS} on are those of the evaluation's initial states")
         return self
 
 

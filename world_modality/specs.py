@@ -53,6 +53,7 @@ class TrainSpec(Section):
     vlm: Vlm
     policy: Policy
     training: Hyperparameters
+    held_out_per_task: int
     own_schedule: tuple[str, ...]  # hyperparameters that the option's row sets for itself
 
 

@@ -47,7 +47,7 @@ from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality import program
-from world_modality.dataset import check_image_key, dataset_fingerprint, episode_bounds, load_dataset
+from world_modality.dataset import check_image_key, dataset_fingerprint, episode_bounds, load_dataset, split_episodes
 from world_modality.encoder import VideoEncoder, check_device
 from world_modality.errors import InputError
 from world_modality.files import atomic_path, file_sha256, read_json, text_sha256, write_json
@@ -117,7 +117,9 @@ def train(
     dataset = load_dataset(inputs.dataset)
     for key in spec.image_keys.values():
         check_image_key(dataset, key)
-    _check_horizon(spec, dataset)
+    trained, _ = split_episodes(dataset, spec.held_out_per_task)
+    bounds = [episode_bounds(dataset)[episode] for episode in trained]
+    _check_horizon(spec, bounds)
     latents = _open_latents(spec, inputs, dataset)
     run = _pipeline_config(spec, inputs, seed, latents)
     set_seed(seed)
@@ -133,8 +135,8 @@ def train(
     key = json.dumps([made_from, source_code("world_modality/train_llm_vla.py")], sort_keys=True)
     state = training_dir / text_sha256(key)[:16] / "state.pt"
     set_seed(seed)
-    _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state, running)
-    metrics = measure(policy, preprocessor, frames, spec.training.batch_size, seed)
+    _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, running)
+    metrics = measure(policy, preprocessor, frames, bounds, spec.training.batch_size, seed)
     with atomic_path(output) as folder:
         policy.save_pretrained(folder)
         run.save_pretrained(folder)
@@ -147,7 +149,7 @@ def train(
         training_dir.rmdir()
 
 
-def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state, running) -> None:
+def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, running) -> None:
     """Take `spec.training.steps` updates and leave the averaged weights in the policy."""
     options = spec.training
     optimizer, scheduler = make_optimizer_and_scheduler(run, policy)
@@ -157,9 +159,9 @@ def _optimize(spec, run, policy, preprocessor, dataset, frames, seed, state, run
     # LeRobot's update fills in the last one wherever it sees a GPU, used or not.
     meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")}
     tracker = MetricsTracker(
-        options.batch_size, len(dataset), dataset.num_episodes, meters, initial_step=step, accelerator=accelerator
+        options.batch_size, len(frames), len(bounds), meters, initial_step=step, accelerator=accelerator
     )
-    batches = training_batches(dataset, frames, seed, options.batch_size, step, running.loader_workers)
+    batches = training_batches(bounds, frames, seed, options.batch_size, step, running.loader_workers)
     progress = Progress(f"train {spec.option} seed {seed}", options.steps, done=step)
     while step < options.steps:
         batch = preprocessor(next(batches))
@@ -206,7 +208,9 @@ def _load_state(path: Path, policy, averaged, optimizer, scheduler) -> int:
 
 
 @torch.no_grad()
-def measure(policy, preprocessor, frames: FrameBatches, batch_size: int, seed: int) -> dict:
+def measure(
+    policy, preprocessor, frames: FrameBatches, bounds: list[tuple[int, int]], batch_size: int, seed: int
+) -> dict:
     """Losses on evenly spaced training frames under fixed noise and, with a world modality, whether it is alive.
 
     Returns `loss` (flow matching), and for a world option `world`: its losses beside copy-last's, |tanh(gate)| and the
@@ -214,8 +218,9 @@ def measure(policy, preprocessor, frames: FrameBatches, batch_size: int, seed: i
     """
     set_seed(seed)
     policy.eval()
-    count = min(len(frames), METRIC_BATCHES * batch_size)
-    chosen = torch.linspace(0, len(frames) - 1, count).long().tolist()
+    rows = torch.cat([torch.arange(start, end) for start, end in bounds])
+    count = min(len(rows), METRIC_BATCHES * batch_size)
+    chosen = rows[torch.linspace(0, len(rows) - 1, count).long()].tolist()
     stride = -(-count // batch_size)  # every batch spans the dataset
     batches = [preprocessor(frames[chosen[i::stride]]) for i in range(stride)]
     sums: dict[str, float] = {}
@@ -242,9 +247,9 @@ def _check_vlm(folder: Path) -> None:
         raise InputError(f"{folder}: has {kind}, expected a SmolVLM (model_type smolvlm in config.json)")
 
 
-def _check_horizon(spec: TrainSpec, dataset: LeRobotDataset) -> None:
+def _check_horizon(spec: TrainSpec, bounds: list[tuple[int, int]]) -> None:
     """Refuse a horizon whose last frame no episode has."""
-    longest = max(end - start for start, end in episode_bounds(dataset))
+    longest = max(end - start for start, end in bounds)
     if spec.world and spec.world.horizon >= longest:
         raise InputError(
             f"world.horizon {spec.world.horizon}: the longest episode has {longest} frames, so at most {longest - 1} "
