@@ -109,13 +109,16 @@ def features(spec: RecordSpec) -> dict[str, dict]:
 
 
 def attempt_episode(simulation: LiberoSimulation, spec: RecordSpec, seed: int) -> tuple[Attempt, list[Frame]]:
-    """Let the expert try once from a seeded reset: what came of it, and a frame for every action."""
+    """Let the expert try once from a seeded reset: what came of it, and a frame for every action.
+
+    A reset that is solved as it stands is a failed attempt of no steps.
+    """
     cameras = tuple(spec.image_keys)
     observation = simulation.reset(seed, cameras=cameras)
     expert = ScriptedExpert(simulation)
     frames: list[Frame] = []
     success = False
-    while not success and len(frames) < HORIZON:
+    while not success and not simulation.is_solved() and len(frames) < HORIZON:
         action = expert.action()
         images = {spec.image_keys[camera]: image for camera, image in observation.images.items()}
         frames.append({**images, "observation.state": observation.state, "action": action})

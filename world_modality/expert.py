@@ -126,7 +126,12 @@ class ScriptedExpert:
 
 
 def solve(simulation: LiberoSimulation) -> int | None:
-    """Let the expert try an episode that has just been reset: the steps it took, or None where it failed."""
+    """Let the expert try an episode that has just been reset: the steps it took.
+
+    None where it failed, or where there was nothing to do.
+    """
+    if simulation.is_solved():
+        return None
     expert = ScriptedExpert(simulation)
     for step in range(1, HORIZON + 1):
         if simulation.step(expert.action())[1]:
