@@ -102,13 +102,15 @@ def evaluation_spec(wildcards):
 
 def drawing_spec(wildcards):
     experiment.check_task(int(wildcards.task))
-    return experiment.simulation.model_dump_json()
+    return experiment.init_states_spec().model_dump_json()
 
 
 def init_states_of(task, blocks):
     """The files of drawn initial states; none where they are LIBERO's benchmark."""
     blocks = blocks if experiment.simulation.spread else []
-    return [f"results/init_states/task_{task}/block_{block}.parquet" for block in blocks]
+    return [
+        f"results/init_states/task_{task}/block_{block}.parquet" for block in blocks
+    ]
 
 
 def init_states_of_block(wildcards):

@@ -9,22 +9,20 @@ from pathlib import Path
 from world_modality.init_states import draw_init_states
 from world_modality.program import run, whole_number
 from world_modality.provenance import making
-from world_modality.sections import Simulation
-from world_modality.specs import spec_argument
+from world_modality.specs import InitStatesSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=whole_number(0), required=True, help="task id within the suite")
 parser.add_argument("--first", type=whole_number(0), required=True, help="first initial state of the block")
 parser.add_argument("--count", type=whole_number(1), required=True, help="initial states in the block")
-parser.add_argument("--spec", type=spec_argument(Simulation), required=True, help="the config's simulation (JSON)")
+parser.add_argument("--spec", type=spec_argument(InitStatesSpec), required=True, help="suite and spread (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 
 
 def main() -> None:
     arguments = parser.parse_args()
     block = range(arguments.first, arguments.first + arguments.count)
-    simulation = arguments.spec.model_dump(mode="json")
-    spec = {"simulation": simulation, "task": arguments.task, "init_states": list(block)}
+    spec = {"drawn": arguments.spec.model_dump(mode="json"), "task": arguments.task, "init_states": list(block)}
     with making(arguments.output, __file__, {}, spec) as output:
         draw_init_states(arguments.spec, arguments.task, block, output)
 

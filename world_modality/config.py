@@ -44,6 +44,7 @@ from world_modality.specs import (
     DecisionSpec,
     EvalProtocol,
     EvaluationSpec,
+    InitStatesSpec,
     JudgeSpec,
     RecordSpec,
     RolloutSpec,
@@ -203,6 +204,9 @@ class Experiment(Section):
             seed=d.seed,
             image_keys=self.image_keys,
         )
+
+    def init_states_spec(self) -> InitStatesSpec:
+        return InitStatesSpec(**{name: getattr(self.simulation, name) for name in InitStatesSpec.model_fields})
 
     def train_spec(self, name: str) -> TrainSpec:
         """What training option `name` depends on.

@@ -2,9 +2,9 @@
 
 The benchmark's 50 states of a task vary by about a centimetre, and a policy that sees nothing does as well on them as
 any. With `Simulation.spread` the object and its target begin in a wider region. A state is kept where the scripted
-expert solves the very episode that policies will meet, and a block of them is frozen as one Parquet file: `init_state_id`,
-`reset_seed` (the reset it is from), `draws` (states drawn until one was solvable), `expert_steps`, all int64, and
-`state` fixed_size_list<float64>[S]; in the schema's metadata what they are of, and the hash of each state.
+expert solves the very episode that policies will meet, and a block of them is frozen as one Parquet file:
+`init_state_id`, `reset_seed` (the reset it is from), `draws` (states drawn until one was solvable), `expert_steps`, all
+int64, and `state` fixed_size_list<float64>[S]; in the schema's metadata what they are of, and the hash of each state.
 
 A state is a function of task and number alone: more of them leave the others as they are.
 """
@@ -27,12 +27,13 @@ from world_modality.progress import Progress
 from world_modality.records import PARQUET_OPTIONS
 from world_modality.sections import Simulation
 from world_modality.simulation import LiberoSimulation, benchmark_init_states, init_state_sha256
+from world_modality.specs import InitStatesSpec
 
 METADATA_KEY = b"world_modality.init_states"
 MAX_DRAWS = 20  # the expert solves nine of ten states, and more
 
 
-def draw_init_states(spec: Simulation, task_id: int, block: range, output: Path) -> None:
+def draw_init_states(spec: InitStatesSpec, task_id: int, block: range, output: Path) -> None:
     """Write the initial states of a block, each solved by the expert under the seed it will be evaluated with.
 
     Raises:
@@ -41,7 +42,8 @@ def draw_init_states(spec: Simulation, task_id: int, block: range, output: Path)
     if not spec.spread:
         raise InputError("simulation.spread is 0: the initial states are those of LIBERO's benchmark")
     rows, progress = [], Progress(f"draw initial states of task {task_id}", len(block), every=0)
-    with LiberoSimulation(spec, task_id) as simulation:
+    unseen = Simulation(**spec.model_dump(), camera_size=64, render="fast")  # no one looks
+    with LiberoSimulation(unseen, task_id) as simulation:
         for count, number in enumerate(block, start=1):
             rows.append(_draw(simulation, number))
             progress.update(count, f"init state {number}: the expert took {rows[-1]['expert_steps']} steps")
@@ -113,5 +115,5 @@ def _read(path: Path, spec: Simulation, task_id: int) -> dict[int, np.ndarray]:
     return dict(zip(numbers, states, strict=True))
 
 
-def _identity(spec: Simulation, task_id: int) -> dict:
+def _identity(spec: Simulation | InitStatesSpec, task_id: int) -> dict:
     return {"suite": spec.suite, "task": task_id, "spread": spec.spread, "settle_steps": spec.settle_steps}

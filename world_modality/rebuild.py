@@ -33,6 +33,7 @@ CONFIG_KEYS = {
         "seed": "demonstrations.seed",
     },
     "fetch_demonstrations": {"": "demonstrations"},
+    "draw_init_states": {"": "simulation", "--first": "evaluation.block_size", "--count": "evaluation.block_size"},
     "build_encoder": {"": "encoder"},
     "build_vlm": {"": "vlm"},
     "encode_latents": {
@@ -43,6 +44,7 @@ CONFIG_KEYS = {
         "--device": "device",
     },
     "train_policy": {
+        "held_out_per_task": "demonstrations.held_out_per_task",
         "cameras": "options.{option}.cameras",
         "memory": "options.{option}.memory",
         "images": "options.{option}.images",

@@ -73,7 +73,7 @@ class Simulation(Section):
     spread: float = Field(
         ge=0,
         le=0.3,
-        description="how far beyond LIBERO's own regions, on every side, the object to pick up and its target may begin, "
+        description="how far beyond LIBERO's own regions, on every side, object and target may begin, "
         "in demonstrations and evaluation alike; 0: LIBERO's resets and its benchmark initial states [m]",
     )
     settle_steps: int = Field(ge=0, le=100, description="no-op control steps after a reset [steps]")
@@ -89,7 +89,7 @@ class Demonstrations(Section):
     episodes_per_task: PositiveInt = Field(description="successful demonstrations per task [episodes]")
     max_attempts_per_task: PositiveInt = Field(description="give up on a task after so many attempts [episodes]")
     held_out_per_task: int = Field(
-        ge=0, description="the last episodes of each task, on which nothing is trained and Prophet is measured [episodes]"
+        ge=0, description="the last episodes of each task, on which nothing is trained [episodes]"
     )
     seed: Seed = Field(description="first reset seed; attempt i of a task uses seed + i")
     repo_id: str | None = Field(description="hub: dataset id; simulate: null")

@@ -40,6 +40,14 @@ class RecordSpec(Section):
     image_keys: dict[Camera, str]
 
 
+class InitStatesSpec(Section):
+    """What drawing initial states depends on, beside task and number."""
+
+    suite: str
+    spread: float
+    settle_steps: int
+
+
 class TrainSpec(Section):
     """What training one option depends on, beside its inputs and its seed."""
 

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 
 RECORDINGS = {"demonstrations/task_0", "demonstrations/task_1"}
+INIT_STATES = {"init_states/*"}
 LATENTS = {"latents_*.parquet"}
 POLICIES = {"ckpt_*/seed_0"}
 WORLD_POLICIES = {"ckpt_E2/seed_0", "ckpt_A/seed_0"}
@@ -49,14 +50,16 @@ KEYS = {
     "device": ("cuda", LATENTS | POLICIES | ROLLOUTS),
     "image_keys.front": ("front", RECORDINGS | {"latents_front.parquet"} | POLICIES | ROLLOUTS),
     "image_keys.wrist": ("wrist", RECORDINGS | {"latents_wrist.parquet"} | POLICIES | ROLLOUTS),
-    "simulation.suite": ("libero_object", ROLLOUTS, HUB_DATA),
+    "simulation.suite": ("libero_object", INIT_STATES | ROLLOUTS, HUB_DATA),
     "simulation.camera_size": (96, RECORDINGS | ROLLOUTS),
     "simulation.render": ("stock", RECORDINGS | ROLLOUTS),
-    "simulation.settle_steps": (5, RECORDINGS | ROLLOUTS),
+    "simulation.spread": (0.1, RECORDINGS | INIT_STATES | ROLLOUTS),
+    "simulation.settle_steps": (5, RECORDINGS | INIT_STATES | ROLLOUTS),
     "demonstrations.source": (HUB_DATA["demonstrations"], {"dataset"}),
     "demonstrations.tasks": ([0, 1, 2], {"demonstrations/task_2", "dataset"}),
     "demonstrations.episodes_per_task": (31, RECORDINGS),
     "demonstrations.max_attempts_per_task": (70, RECORDINGS),
+    "demonstrations.held_out_per_task": (5, POLICIES),
     "demonstrations.seed": (7, RECORDINGS),
     "demonstrations.repo_id": ("me/more", {"dataset"}, HUB_DATA),
     "demonstrations.revision": (COMMITS[1], {"dataset"}, HUB_DATA),
@@ -102,8 +105,11 @@ KEYS = {
     "training.cache_frames": (False, set()),
     "training.loader_workers": (2, set()),
     "evaluation.tasks": ([0, 1, 2], evaluated("*", 2) | FAIRNESS | DECISION),
-    "evaluation.episodes": (30, {"rollouts/*/block_2.jsonl", "videos/*", "eval_*.json"}),  # old blocks stay
-    "evaluation.block_size": (5, ROLLOUTS),
+    "evaluation.episodes": (  # old blocks stay
+        30,
+        {"init_states/*/block_2.parquet", "rollouts/*/block_2.jsonl", "videos/*", "eval_*.json"},
+    ),
+    "evaluation.block_size": (5, INIT_STATES | ROLLOUTS),
     "evaluation.horizon": (100, ROLLOUTS),
     "evaluation.n_action_steps": (4, ROLLOUTS),
     "evaluation.video_size": (128, {"videos/*"}),
@@ -227,6 +233,7 @@ def test_a_job_is_told_no_two_params_that_could_swap_their_values(tmp_path):
 
 PROGRAMS = {
     "record_demonstrations": "scripts/record_demonstrations.py",
+    "draw_init_states": "scripts/draw_init_states.py",
     "aggregate_demonstrations": "scripts/aggregate_demonstrations.py",
     "fetch_demonstrations": "scripts/fetch_demonstrations.py",
     "build_encoder": "scripts/build_encoder.py",
@@ -244,6 +251,7 @@ PROGRAMS = {
 }
 ROLLED_OUT = {"evaluate_policy", "record_videos"}
 POLICY_CODE = {"train_policy", *ROLLED_OUT}
+DRAWN = {"draw_init_states", *ROLLED_OUT}
 RECORDED = {"record_demonstrations", "aggregate_demonstrations"}
 JUDGED = {"judge_pickup", "decide"}
 NOTHING = set()

@@ -16,7 +16,7 @@ from world_modality.simulation import LiberoSimulation, Observation, init_state_
 from world_modality.specs import RecordSpec
 
 SPEC = RecordSpec(
-    simulation=Simulation(suite="libero_spatial", camera_size=64, render="fast", settle_steps=10),
+    simulation=Simulation(suite="libero_spatial", camera_size=64, render="fast", spread=0, settle_steps=10),
     episodes=2,
     max_attempts=4,
     seed=1000,
@@ -26,9 +26,10 @@ STEPS = 4
 
 
 class FakeSimulation:
-    """Episodes of four steps; those of the failing seeds never succeed."""
+    """Episodes of four steps; those of the failing seeds never succeed, those of the solved ones need not."""
 
     failing: tuple[int, ...] = ()
+    solved: tuple[int, ...] = ()
 
     def __init__(self, spec, task_id):
         self.task_description = f"do task {task_id}"
@@ -46,6 +47,9 @@ class FakeSimulation:
     def step(self, action, cameras):
         self.now += 1
         return self.observe(cameras), self.now == STEPS and self.seed not in self.failing
+
+    def is_solved(self):
+        return self.seed in self.solved
 
     def observe(self, cameras):
         images = {camera: np.full((64, 64, 3), self.seed % 50 + self.now, np.uint8) for camera in cameras}
@@ -65,6 +69,14 @@ def fake(monkeypatch):
 
 def recording(root):
     return json.loads((root / "recording.json").read_text())["tasks"]
+
+
+def test_a_scene_that_is_solved_as_it_stands_is_no_demonstration(fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(fake, "solved", (1000,))
+    record_task(3, SPEC, tmp_path / "task_3")
+    attempt = recording(tmp_path / "task_3")[0]["attempts"][0]
+    assert (attempt["seed"], attempt["success"], attempt["steps"]) == (1000, False, 0)
+    assert load_dataset(tmp_path / "task_3").num_episodes == 2
 
 
 def test_failed_attempts_are_dropped_and_counted(fake, monkeypatch, tmp_path):

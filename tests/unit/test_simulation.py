@@ -19,7 +19,7 @@ from world_modality.simulation import (
     libero_task,
 )
 
-SPEC = Simulation(suite="libero_spatial", camera_size=64, render="fast", settle_steps=2)
+SPEC = Simulation(suite="libero_spatial", camera_size=64, render="fast", spread=0, settle_steps=2)
 BOTH = ("front", "wrist")
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (6, 7)).astype(np.float32)
 
@@ -120,6 +120,19 @@ def test_only_the_cameras_asked_for_are_rendered(simulation, monkeypatch):
     assert drawn == [sim_module.CAMERA_NAMES["wrist"]]
 
 
+def test_fewer_faces_look_almost_the_same(simulation):
+    model = simulation._libero.sim.model._model
+    fewer = sim_module._with_fewer_faces(model)
+    assert fewer.mesh_facenum.sum() < model.mesh_facenum.sum() / 3
+    simulation.reset(1)
+    pictures = []
+    for drawn in (model, fewer):
+        renderer = sim_module._Renderer(drawn, "stock")
+        pictures.append(renderer.draw(model, simulation._libero.sim.data._data, "agentview", 64).astype(int))
+        renderer.close()
+    assert 0 < np.abs(pictures[0] - pictures[1]).mean() < 3
+
+
 def test_looking_changes_nothing(simulation):
     def last_state(look):
         simulation.reset(1, cameras=BOTH if look else ())
@@ -174,6 +187,21 @@ def test_the_wrist_holds_its_orientation_while_the_rotation_actions_are_zero(sim
     for _ in range(10):
         observation, _ = simulation.step(np.array([0.3, 0.3, -0.3, 0, 0, 0, -1]))
     np.testing.assert_allclose(observation.state[3:6], before, atol=0.15)
+
+
+def test_a_spread_lets_bowl_and_plate_begin_anywhere_in_a_wider_region():
+    names = ("akita_black_bowl_1_main", "plate_1_main", "cookies_1_main")
+    with LiberoSimulation(SPEC.model_copy(update={"spread": 0.1}), 0) as wide:
+        begins = {name: [] for name in names}
+        for seed in range(8):
+            wide.reset(seed)
+            for name in names:
+                begins[name].append(wide.body_position(name)[:2])
+    extents = {name: np.ptp(places, axis=0) for name, places in begins.items()}
+    for name in names[:2]:
+        assert (extents[name] > 0.08).all()
+        assert (extents[name] < 0.23).all()
+    assert (extents["cookies_1_main"] < 0.03).all()
 
 
 def test_benchmark_states_are_fifty_distinct_ones(init_states):

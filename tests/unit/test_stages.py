@@ -180,7 +180,7 @@ def test_progress_is_what_an_episode_records():
 
 # ---- the simulator --------------------------------------------------------------------------------------------------
 
-SPEC = Simulation(suite="libero_spatial", camera_size=64, render="fast", settle_steps=10)
+SPEC = Simulation(suite="libero_spatial", camera_size=64, render="fast", spread=0, settle_steps=10)
 SEED = 1000
 # The expert's phases, in their order, and those in which a stage is reached.
 RIM, DESCEND, CLOSE, LIFT, CARRY, LOWER, OPEN, LEAVE = range(8)

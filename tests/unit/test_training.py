@@ -8,7 +8,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from safetensors.torch import load_file
 
 from world_modality import train_llm_vla
-from world_modality.dataset import load_dataset
+from world_modality.dataset import episode_bounds, load_dataset, split_episodes
+from world_modality.errors import InputError
 from world_modality.files import read_json
 from world_modality.loader import FrameBatches, training_batches
 from world_modality.train_llm_vla import Running, TrainInputs, train
@@ -36,19 +37,44 @@ def test_a_batch_is_what_lerobot_would_load(folder, cache):
 def test_going_on_from_a_step_gives_the_batches_that_were_left(folder):
     dataset = load_dataset(folder / "dataset")
     frames = FrameBatches(dataset, CHUNK, cache_frames=True)
-    undisturbed = training_batches(dataset, frames, seed=1, batch_size=4, step=0, workers=0)
+    undisturbed = training_batches(episode_bounds(dataset), frames, seed=1, batch_size=4, step=0, workers=0)
     indices = [next(undisturbed)["index"].tolist() for _ in range(12)]
     for step in (0, 1, 3, 4, 7):
-        resumed = training_batches(dataset, frames, seed=1, batch_size=4, step=step, workers=0)
+        resumed = training_batches(episode_bounds(dataset), frames, seed=1, batch_size=4, step=step, workers=0)
         assert [next(resumed)["index"].tolist() for _ in range(12 - step)] == indices[step:]
 
 
 def test_an_epoch_sees_every_frame_once(folder):
     dataset = load_dataset(folder / "dataset")
     frames = FrameBatches(dataset, CHUNK, cache_frames=True)
-    batches = training_batches(dataset, frames, seed=1, batch_size=4, step=0, workers=0)
+    batches = training_batches(episode_bounds(dataset), frames, seed=1, batch_size=4, step=0, workers=0)
     seen = [i for _ in range(4) for i in next(batches)["index"].tolist()]
     assert sorted(seen) == list(range(sum(LENGTHS)))
+
+
+def test_held_out_episodes_are_never_trained_on(experiment, inputs, tmp_path, monkeypatch):
+    seen = set()
+    batches = train_llm_vla.training_batches
+
+    def watched(*arguments, **options):
+        for batch in batches(*arguments, **options):
+            seen.update(batch["index"].tolist())
+            yield batch
+
+    monkeypatch.setattr(train_llm_vla, "training_batches", watched)
+    spec = experiment.train_spec("E2").model_copy(update={"held_out_per_task": 1})
+    with pytest.raises(InputError, match="task 1 has 1 episodes, of which 1 are held out"):
+        train(spec, inputs, 0, tmp_path / "none", tmp_path / "progress")
+    monkeypatch.setattr(train_llm_vla, "split_episodes", lambda *_: ([2], [0, 1]))
+    train(spec, inputs, 0, tmp_path / "trained", tmp_path / "progress")
+    assert seen == set(range(6, 15))
+
+
+def test_the_last_episodes_of_each_task_are_held_out(folder):
+    dataset = load_dataset(folder / "dataset")
+    assert split_episodes(dataset, 0) == ([0, 1, 2], [])
+    with pytest.raises(InputError, match="task 1 has 1 episodes"):
+        split_episodes(dataset, 1)
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
