@@ -197,6 +197,33 @@ def audited_checkpoints(wildcards):
     ]
 
 
+def foreseeing_options(options):
+    """Of some options those with a Prophet of their own; none where no episode is held out to measure it on."""
+    held_out = experiment.demonstrations.held_out_per_task
+    return [
+        option for option in options if held_out and experiment.options[option].cameras
+    ]
+
+
+def latents_of_option(wildcards):
+    tables = experiment.latent_tables(wildcards.option).values()
+    return [f"results/latents_{table}.parquet" for table in tables]
+
+
+def known_foresights(wildcards):
+    options = foreseeing_options(experiment.known_options())
+    return [f"results/prophet_{option}.json" for option in options]
+
+
+def scheduled_foresights(wildcards):
+    options = foreseeing_options(scheduled_options())
+    return [f"results/prophet_{option}.json" for option in options]
+
+
+def all_foresights(wildcards):
+    return known_foresights(wildcards) + scheduled_foresights(wildcards)
+
+
 def judge_spec(wildcards):
     return experiment.judge_spec().model_dump_json()
 

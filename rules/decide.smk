@@ -50,6 +50,8 @@ rule decide:
         fairness="results/fairness.json",
         known=known_evaluations,
         scheduled=scheduled_evaluations,
+        foresights=known_foresights,
+        scheduled_foresights=scheduled_foresights,
     output:
         data="results/decision.json",
         text="results/decision.txt",
@@ -64,4 +66,5 @@ rule decide:
         "Decide"
     shell:
         'python "$SCRIPTS"/decide.py --pickup {input.pickup} --fairness {input.fairness}'
-        " --evaluations {input.known} {input.scheduled} --spec {params.spec:q} --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"
+        " --evaluations {input.known} {input.scheduled} --foresights {input.foresights} {input.scheduled_foresights}"
+        " --spec {params.spec:q} --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"

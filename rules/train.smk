@@ -72,3 +72,29 @@ rule write_manifest:
     shell:
         'python "$SCRIPTS"/write_manifest.py --option {wildcards.option} --checkpoints {input.checkpoints}'
         " --output {output} 2>&1 | tee {log}"
+
+
+rule measure_prophet:
+    """Measure how well the Prophet of one option predicts the held-out episodes."""
+    input:
+        checkpoints=checkpoints_of_option,
+        latents=latents_of_option,
+        dataset="results/dataset",
+        vlm="results/vlm",
+    output:
+        "results/prophet_{option}.json",
+    log:
+        "logs/measure_prophet/{option}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        flags=f"--held_out {experiment.demonstrations.held_out_per_task}",
+        source=source_code("scripts/measure_prophet.py"),
+    message:
+        "Measure the Prophet of option {wildcards.option}"
+    shell:
+        'python "$SCRIPTS"/measure_prophet.py --checkpoints {input.checkpoints} --latents {input.latents}'
+        " --dataset {input.dataset} {params.flags} --output {output} 2>&1 | tee {log}"

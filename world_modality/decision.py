@@ -36,6 +36,7 @@ from world_modality.comparison import (
 )
 from world_modality.errors import InputError
 from world_modality.evaluation import STAGES
+from world_modality.foresight import Foresight, View
 from world_modality.records import read_content
 from world_modality.sections import Decision, OptionName, Scale
 from world_modality.specs import DecisionSpec, JudgeSpec
@@ -113,10 +114,14 @@ class OptionResult(_Model):
     pickup: Rate = Field(description="all pickup tasks pooled")
     all_tasks: Rate = Field(description="all evaluated tasks pooled")
     blind_as_good: bool = Field(description="no picture reaches it, and it is as good as the baseline on pickup")
+    eyes_shut: bool = Field(description="the baseline's checkpoint with no picture: a loss that must be seen")
     world: dict[str, WorldPath] | None = Field(description="per training seed; null where there is no world path")
     learning_schedule: dict[str, float] | None = Field(description="its own, where it is not the baseline's")
     progress: PickupCounts | None = Field(description="null where a pickup task is not to place one object somewhere")
     world_inactive: bool = Field(description="trained to attend to predictions, which hardly change its actions")
+    foresight: View | None = Field(
+        description="how well its Prophet predicts held-out episodes; null where it has none, or nothing was held out"
+    )
 
 
 class Comparison(_Model):
@@ -271,12 +276,17 @@ def _read(path: str | Path, model: type[_Model], kind: str) -> Any:
 
 
 def decide(
-    pickup: Pickup, evaluations: Sequence[Evaluation], spec: DecisionSpec, fairness: Mapping[str, Any]
+    pickup: Pickup,
+    evaluations: Sequence[Evaluation],
+    spec: DecisionSpec,
+    fairness: Mapping[str, Any],
+    foresights: Sequence[Foresight] = (),
 ) -> Verdict:
     """Walk the tree to its end.
 
     Args:
         fairness: what `fairness.json` says of these options.
+        foresights: of every option that was trained with a Prophet; none where no episode was held out.
         evaluations: exactly those of every option in `spec.run` and in `pickup.scheduled`, each on the same tasks.
 
     Raises:
@@ -289,6 +299,7 @@ def decide(
     check_comparable(evaluations, decision.baseline)
     _check_pickup(pickup, evaluations, spec)
     _check_audited(names, spec, fairness)
+    foreseen = _check_foresights(foresights, names, spec)
     table = episode_table(evaluations)
     pooled = {name: _count(evaluations, name, decision.pickup_tasks).pooled for name in names}
     return Verdict(
@@ -302,7 +313,7 @@ def decide(
         initial_states=table.group_by("task").agg(pl.col("init_state_id").n_unique())["init_state_id"].max(),
         training_seeds=sorted(table["train_seed"].unique()),
         protocol=evaluations[0].protocol,
-        options=[_result(name, evaluations, pooled, spec) for name in names],
+        options=[_result(name, evaluations, pooled, spec, foreseen.get(name)) for name in names],
         comparisons=[_compare(table, *pair, decision) for pair in _compared(names, spec)],
     )
 
@@ -343,8 +354,20 @@ def _check_audited(names: Sequence[str], spec: DecisionSpec, fairness: Mapping[s
             raise ComparisonError(f"fairness.json: the checkpoint of {_source(spec, name)} was not audited")
 
 
+def _check_foresights(foresights: Sequence[Foresight], names: Sequence[str], spec: DecisionSpec) -> dict[str, View]:
+    found = {foresight.option: foresight.whole for foresight in foresights}
+    wanted = {name for name in names if spec.options[name].cameras}
+    if found and set(found) != wanted:
+        raise ComparisonError(f"prophet_<option>.json of {sorted(found)}, expected those of {sorted(wanted)}")
+    return found
+
+
 def _result(
-    name: str, evaluations: Sequence[Evaluation], pooled: dict[str, Counts], spec: DecisionSpec
+    name: str,
+    evaluations: Sequence[Evaluation],
+    pooled: dict[str, Counts],
+    spec: DecisionSpec,
+    foresight: View | None,
 ) -> OptionResult:
     counts, decision = _count(evaluations, name), spec.decision
     world = next(e.world for e in evaluations if e.option == name)
@@ -361,9 +384,11 @@ def _result(
         blind_as_good=name != decision.baseline
         and not _sees(spec, name)
         and pooled[name].successes >= pooled[decision.baseline].successes,
+        eyes_shut=spec.options[name].checkpoint_of == decision.baseline and not _sees(spec, name),
         world=world,
         learning_schedule=own or None,
         progress=_progress([e for e in evaluations if e.option == name and e.task.id in decision.pickup_tasks]),
+        foresight=foresight,
         world_inactive=_predicts(spec, name) and weakest is not None and weakest < decision.min_world_effect,
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from world_modality.decision import Comparison, Counts, OptionResult, Rate, Verdict
 from world_modality.evaluation import STAGES
+from world_modality.foresight import PREDICTORS
 from world_modality.statistics import Interval
 
 WIDTH = 100
@@ -85,6 +86,12 @@ def _plain_words(verdict: Verdict) -> list[str]:
             f"world path inactive: {_list(inactive)}. |tanh(gate)| or the change of the actions is below "
             f"{settings.min_world_effect:g}, so the result says nothing about predicted futures."
         )
+    lines += [
+        f"{option.name}'s Prophet does not beat repeating the last latent on held-out episodes (cosine "
+        f"{option.foresight.mean.prophet:.3f} against {option.foresight.mean.copy_last:.3f}): it predicts no future."
+        for option in verdict.options
+        if option.foresight and not option.foresight.beats_copy_last
+    ]
     baseline = verdict.option(settings.baseline)
     lines += [
         f"{blind.name} ({blind.label}) sees no picture and does as well as {baseline.name} "
@@ -202,6 +209,7 @@ def _worth(verdict: Verdict) -> list[str]:
     ]
     lines += [_told_apart(_comparison(verdict, adopted))] if adopted else []
     lines.append(_against_margin(main, settings.margin))
+    lines += [_positive_control(verdict, option) for option in verdict.options if option.eyes_shut]
     lines.append("By the trained artifacts themselves, the options differ only in what defines them (fairness.json).")
     lines += [_own_schedule(option) for option in verdict.options if option.learning_schedule]
     states = f"{verdict.initial_states} initial states a task"
@@ -225,6 +233,17 @@ def _told_apart(comparison: Comparison) -> str:
     return (
         f"{comparison.option} minus {comparison.reference}: {100 * comparison.difference:+.1f} points, interval "
         f"{_percents(comparison.interval, sign='+')}: these episodes {verb} the two apart."
+    )
+
+
+def _positive_control(verdict: Verdict, blind: OptionResult) -> str:
+    """Whether these episodes show an effect that is there for certain."""
+    comparison = _comparison(verdict, blind.name)
+    seen = comparison.p_worse < 1 - verdict.settings.confidence
+    said = "is judged worse" if seen else "is not judged worse: an effect as large as losing sight would go unseen"
+    return (
+        f"Positive control: {blind.name}, {comparison.reference} with its eyes shut, {said} "
+        f"({100 * comparison.difference:+.1f} points, one-sided p {_p_value(comparison.p_worse)})."
     )
 
 
@@ -262,7 +281,34 @@ def _world_paths(verdict: Verdict) -> list[str]:
     header = ["", "|tanh(gate)|", "action change (RMS)", "world loss", "copy-last loss", ""]
     if not rows:
         return ["No evaluated option has one."]
-    return [*_table(header, rows), "Measured on training frames; losses are masked cosine distances of latents."]
+    return [
+        *_table(header, rows),
+        "Measured on training frames; losses are masked cosine distances of latents.",
+        "",
+        *_foresights(verdict),
+    ]
+
+
+def _foresights(verdict: Verdict) -> list[str]:
+    """How well each Prophet predicts what it was not trained on."""
+    rows = [
+        [
+            f"{option.name}'s Prophet",
+            *(f"{getattr(view.mean, name):.4f}" for name in PREDICTORS),
+            f"{view.episodes_better} of {view.episodes}",
+            "" if view.beats_copy_last else "does not beat copy-last",
+        ]
+        for option in verdict.options
+        if (view := option.foresight)
+    ]
+    if not rows:
+        return ["No episode was held out (demonstrations.held_out_per_task): how well Prophet predicts is not known."]
+    header = ["", "cosine", "copy-last's", "mean change's", "better in", ""]
+    return [
+        *_table(header, rows),
+        "Mean cosine with the true latents of held-out episodes, beside that of the last latent and of the last latent "
+        "plus the mean change; and in how many of these episodes Prophet is better than the last latent.",
+    ]
 
 
 def _next(verdict: Verdict) -> list[str]:

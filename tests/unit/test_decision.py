@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 import runpy
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from world_modality.decision import Verdict, decide, judge_pickup, read_pickup
 from world_modality.evaluation import STAGES, Episode, block_row, collect_evaluation
 from world_modality.figures import plot_success, save
 from world_modality.files import text_sha256, write_json
+from world_modality.foresight import Foresight
 from world_modality.provenance import making
 from world_modality.sections import Figures, Tree
 from world_modality.specs import DecisionSpec, JudgeSpec, spec_argument
@@ -33,6 +35,7 @@ OPTIONS = {
     "E2-zero": {"label": "E2 with its memory zeroed at rollout", "checkpoint_of": "E2", "memory": "zero"},
     "S0": {"label": "state-only baseline, every image black", "images": "blank"},
 }
+OPTIONS["E0-blind"] = {"label": "E0 with every image black", "checkpoint_of": "E0", "images": "blank"}
 AUDITED = {"baseline": "E0", "world": "E2", "options": dict.fromkeys(OPTIONS)}
 PICKUP = (0, 1)
 EPISODES = 10  # per task and training seed
@@ -110,11 +113,24 @@ def read(folder, files):
     return [read_evaluation(path) for path in paths]
 
 
-def decided(folder, settings, files):
+def foresight(option, prophet=0.9, copy_last=0.8):
+    """What `prophet_<option>.json` says of one Prophet and four held-out episodes."""
+    cosines = {"prophet": prophet, "copy_last": copy_last, "mean_delta": 0.7}
+    view = {"steps": [{"k": 1, "frames": 9, **cosines}], "mean": cosines, "episodes": 4, "episodes_better": 3}
+    cameras = OPTIONS[option]["cameras"]
+    views = dict.fromkeys([*cameras, *(["all"] if len(cameras) > 1 else [])], view)
+    sizes = {"window": 4, "history": 4, "horizon": 1, "training_episodes": 9}
+    held_out = [{"episode": i, "frames": 3} for i in range(4)]
+    keys = {camera: f"images.{camera}" for camera in cameras}
+    names = {"option": option, "cameras": cameras, "image_keys": keys}
+    return Foresight(**names, **sizes, held_out=held_out, seeds={0: views}, overall=views)
+
+
+def decided(folder, settings, files, foresights=()):
     """Through the checkpoint and to the end, as the pipeline goes."""
     evaluations = read(folder, files)
     seen = [e for e in evaluations if e.option in settings.run and e.task.id in settings.decision.pickup_tasks]
-    return decide(judge_pickup(seen, settings), evaluations, settings, AUDITED)
+    return decide(judge_pickup(seen, settings), evaluations, settings, AUDITED, foresights)
 
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
@@ -701,3 +717,32 @@ def test_the_success_figure_has_the_same_bytes_every_time(tmp_path):
 def test_a_figure_of_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"written as \.svg"):
         save(plot_success(wrist_verdict(tmp_path), LOOK), tmp_path / "success.pdf")
+
+
+# ---- what Prophet foresees, and what must be seen -------------------------------------------------------------------
+
+
+def test_a_prophet_that_does_not_beat_the_last_latent_is_told_in_plain_words(tmp_path):
+    files, settings = contents(E0=5, E2=6), spec()
+    good, bad = (render(decided(tmp_path, settings, files, [foresight("E2", p)])) for p in (0.9, 0.8))
+    assert "E2's Prophet does not beat repeating the last latent on held-out episodes (cosine 0.800 against" in bad
+    assert "does not beat" not in good
+    assert re.search(r"E2's Prophet +0\.9000 +0\.8000 +0\.7000 +3 of 4\n", good)
+
+
+def test_without_held_out_episodes_the_text_says_that_nothing_is_known(tmp_path):
+    assert "No episode was held out" in render(decided(tmp_path, spec(), contents(E0=5, E2=6)))
+
+
+def test_the_foresight_of_every_option_with_a_prophet_is_asked_for(tmp_path):
+    files = contents(E0=5, E2=4, A=6)
+    with pytest.raises(ComparisonError, match=r"prophet_<option>.json of \['E2'\], expected those of \['A', 'E2'\]"):
+        decided(tmp_path, spec(run=["E0", "E2", "A"]), files, [foresight("E2")])
+
+
+@pytest.mark.parametrize(
+    ("blind", "said"), [(0, "is judged worse (-90.0 points"), (8, "is not judged worse: an effect")]
+)
+def test_the_baseline_with_its_eyes_shut_must_be_judged_worse(tmp_path, blind, said):
+    text = render(decided(tmp_path, spec(run=["E0", "E2", "E0-blind"]), contents(E0=9, E2=9, E0_blind=blind)))
+    assert f"Positive control: E0-blind, E0 with its eyes shut, {said}" in re.sub(r"\s+", " ", text)
