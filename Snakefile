@@ -47,14 +47,19 @@ localrules:
     audit_fairness,
     decide,
     plot_success,
+    plot_prophet,
+    collect_attention,
+    compare_attention,
+    plot_attention,
     verify,
 
 
 rule all:
-    """The decision and its figures."""
+    """The decision, what the policies paid attention to, and the figures."""
     input:
         "results/decision.txt",
-        "results/figures/success.svg",
+        "results/attention.txt",
+        expand("results/figures/{figure}.svg", figure=experiment.drawn_figures()),
 
 
 include: "rules/common.smk"

@@ -22,7 +22,9 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
@@ -46,6 +48,14 @@ from world_modality.prophet import (
 from .configuration_smolvla_world import SmolVLAWorldConfig
 
 WORLD_MODULES = ("prophet.", "cross_attention.")  # prefixes of the weights that a plain smolvla lacks
+
+
+class Attention(NamedTuple):
+    """What the action expert pays attention to in one denoising step."""
+
+    weights: Tensor  # (B, heads, chunk, K), sums to 1 over K
+    memory: Tensor  # (B, K, D) in standard units
+    strength: Tensor  # tanh(gate), a scalar
 
 
 class SmolVLAWorldPolicy(SmolVLAPolicy):
@@ -75,6 +85,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             )
         projection.register_forward_pre_hook(self._attend)
         self._memory: Tensor | None = None
+        self._heard: list[Attention] | None = None  # of whoever listens
         self._latents: LatentTable | None = None
         self._encoder: VideoEncoder | None = None
 
@@ -91,7 +102,20 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         """The hook: what `action_out_proj` projects has attended to the memory."""
         if self._memory is None:
             raise RuntimeError("smolvla_world has no memory here: call the policy, not its model")
+        if self._heard is not None:
+            with torch.no_grad():
+                weights = self.cross_attention.attention_weights(features[0], self._memory)
+            self._heard.append(Attention(weights, self._memory.detach(), self.cross_attention.strength.detach()))
         return (self.cross_attention(features[0], self._memory),)
+
+    @contextmanager
+    def listening(self) -> Iterator[list[Attention]]:
+        """Yield a list to which each denoising step in the block appends its attention; the outputs do not change."""
+        self._heard = []
+        try:
+            yield self._heard
+        finally:
+            self._heard = None
 
     @contextmanager
     def _attending_to(self, memory: Tensor):

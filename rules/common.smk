@@ -197,6 +197,33 @@ def audited_checkpoints(wildcards):
     ]
 
 
+def attention_blocks(wildcards):
+    return [
+        block.replace(".jsonl", "_attention.parquet")
+        for seed in experiment.training.seeds
+        for task in experiment.evaluation.tasks
+        for block in blocks_of_seed(wildcards.option, task, seed)
+    ]
+
+
+def attention_tables(options):
+    """Of those with a world modality of their own, in training and at rollout."""
+    return [
+        f"results/attention_{where}_{option}.parquet"
+        for option in options
+        if experiment.options[option].cameras
+        for where in ("train", "rollout")
+    ]
+
+
+def known_attention(wildcards):
+    return attention_tables(experiment.known_options())
+
+
+def scheduled_attention(wildcards):
+    return attention_tables(scheduled_options())
+
+
 def foreseeing_options(options):
     """Of some options those with a Prophet of their own; none where no episode is held out to measure it on."""
     held_out = experiment.demonstrations.held_out_per_task
@@ -218,10 +245,6 @@ def known_foresights(wildcards):
 def scheduled_foresights(wildcards):
     options = foreseeing_options(scheduled_options())
     return [f"results/prophet_{option}.json" for option in options]
-
-
-def all_foresights(wildcards):
-    return known_foresights(wildcards) + scheduled_foresights(wildcards)
 
 
 def judge_spec(wildcards):

@@ -31,7 +31,8 @@ rule evaluate_policy:
         unpack(rollout_inputs),
         init_states=init_states_of_block,
     output:
-        "results/rollouts/{option}/seed_{seed}/task_{task}/block_{block}.jsonl",
+        episodes="results/rollouts/{option}/seed_{seed}/task_{task}/block_{block}.jsonl",
+        attention="results/rollouts/{option}/seed_{seed}/task_{task}/block_{block}_attention.parquet",
     log:
         "logs/evaluate_policy/{option}_seed_{seed}_task_{task}_block_{block}.log",
     benchmark:
@@ -50,7 +51,7 @@ rule evaluate_policy:
     shell:
         'python "$SCRIPTS"/evaluate_policy.py --checkpoint {input.checkpoint} --task {wildcards.task}'
         " --seed {wildcards.seed} {params.block} --spec {params.spec:q}"
-        " --output {output} 2>&1 | tee {log}"
+        " --output {output.episodes} --attention {output.attention} 2>&1 | tee {log}"
 
 
 rule record_videos:
@@ -101,3 +102,26 @@ rule collect_evaluation:
     shell:
         'python "$SCRIPTS"/collect_evaluation.py --task {wildcards.task} --manifest {input.manifest}'
         " --blocks {input.blocks} --videos {input.videos} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
+
+
+rule collect_attention:
+    """Join what an option paid attention to in all of its rollouts."""
+    input:
+        blocks=attention_blocks,
+    output:
+        "results/attention_rollout_{option}.parquet",
+    log:
+        "logs/collect_attention/{option}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        flags=f"--episodes {experiment.evaluation.episodes}",
+        source=source_code("scripts/collect_attention.py"),
+    message:
+        "Join the attention of option {wildcards.option} in its rollouts"
+    shell:
+        'python "$SCRIPTS"/collect_attention.py --option {wildcards.option} --blocks {input.blocks}'
+        " {params.flags} --output {output} 2>&1 | tee {log}"

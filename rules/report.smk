@@ -24,7 +24,8 @@ rule plot_success:
 rule plot_prophet:
     """Plot how well each Prophet predicts the held-out episodes."""
     input:
-        foresights=all_foresights,
+        known=known_foresights,
+        scheduled=scheduled_foresights,
     output:
         "results/figures/prophet.svg",
     log:
@@ -37,7 +38,49 @@ rule plot_prophet:
     message:
         "Plot how well Prophet predicts"
     shell:
-        'python "$SCRIPTS"/plot_prophet.py --foresights {input.foresights} --spec {params.spec:q}'
+        'python "$SCRIPTS"/plot_prophet.py --foresights {input.known} {input.scheduled} --spec {params.spec:q}'
+        " --output {output} 2>&1 | tee {log}"
+
+
+rule compare_attention:
+    """Compare where the options with a world modality look in the predicted future."""
+    input:
+        known=known_attention,
+        scheduled=scheduled_attention,
+    output:
+        data="results/attention.json",
+        text="results/attention.txt",
+    log:
+        "logs/compare_attention.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        roles=f"--world {experiment.decision.world} --wrist {experiment.decision.wrist}",
+        source=source_code("scripts/compare_attention.py"),
+    message:
+        "Compare the options' attention"
+    shell:
+        'python "$SCRIPTS"/compare_attention.py --tables {input.known} {input.scheduled} {params.roles}'
+        " --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"
+
+
+rule plot_attention:
+    """Plot where the options with a world modality look in the predicted future."""
+    input:
+        attention="results/attention.json",
+    output:
+        "results/figures/attention.svg",
+    log:
+        "logs/plot_attention.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        spec=experiment.figures.model_dump_json(),
+        source=source_code("scripts/plot_attention.py"),
+    message:
+        "Plot the options' attention"
+    shell:
+        'python "$SCRIPTS"/plot_attention.py --attention {input.attention} --spec {params.spec:q}'
         " --output {output} 2>&1 | tee {log}"
 
 

@@ -98,3 +98,29 @@ rule measure_prophet:
     shell:
         'python "$SCRIPTS"/measure_prophet.py --checkpoints {input.checkpoints} --latents {input.latents}'
         " --dataset {input.dataset} {params.flags} --output {output} 2>&1 | tee {log}"
+
+
+rule measure_attention:
+    """Measure what the policies of one option pay attention to on frames they were trained on."""
+    input:
+        checkpoints=checkpoints_of_option,
+        latents=latents_of_option,
+        dataset="results/dataset",
+        vlm="results/vlm",
+    output:
+        "results/attention_train_{option}.parquet",
+    log:
+        "logs/measure_attention/{option}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        flags=f"--actions {experiment.evaluation.n_action_steps} --device {experiment.device}",
+        source=source_code("scripts/measure_attention.py"),
+    message:
+        "Measure the attention of option {wildcards.option} in training"
+    shell:
+        'python "$SCRIPTS"/measure_attention.py --checkpoints {input.checkpoints} --latents {input.latents}'
+        " --dataset {input.dataset} {params.flags} --output {output} 2>&1 | tee {log}"

@@ -1,7 +1,8 @@
 """Roll out a checkpoint in closed loop from a block of initial states.
 
-Reads a checkpoint (a LeRobot `pretrained_model`); writes one JSON line per episode. An episode depends on the policy,
-the task and the initial state alone, so blocks may run anywhere and in any order.
+Reads a checkpoint (a LeRobot `pretrained_model`); writes one JSON line per episode, and the attention paid to each
+predicted frame. An episode depends on the policy, the task and the initial state alone, so blocks may run anywhere and
+in any order.
 """
 
 import argparse
@@ -21,7 +22,8 @@ parser.add_argument("--first", type=whole_number(0), required=True, help="first 
 parser.add_argument("--count", type=whole_number(1), required=True, help="initial states in the block")
 parser.add_argument("--init_states", type=existing, nargs="*", default=[], help="drawn ones; none: the benchmark's")
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
-parser.add_argument("--output", type=Path, required=True)
+parser.add_argument("--output", type=Path, required=True, help="episodes to write (.jsonl)")
+parser.add_argument("--attention", type=Path, required=True, help="attention table to write (.parquet)")
 
 
 def main() -> None:
@@ -31,9 +33,12 @@ def main() -> None:
     inputs = {"checkpoint": arguments.checkpoint, **folders_of(arguments.checkpoint)}
     inputs |= {"init_states": arguments.init_states} if arguments.init_states else {}
     seeds, foreign = {"train": arguments.seed}, ("vlm", "encoder")
-    with making(arguments.output, __file__, inputs, spec, seeds, foreign) as rows:
+    record = (__file__, inputs, spec, seeds, foreign)
+    with making(arguments.output, *record) as rows, making(arguments.attention, *record) as attention:
         states = init_states(arguments.spec.protocol.simulation, arguments.task, arguments.init_states)
-        evaluate_block(arguments.checkpoint, arguments.spec, arguments.task, arguments.seed, block, states, rows)
+        evaluate_block(
+            arguments.checkpoint, arguments.spec, arguments.task, arguments.seed, block, states, rows, attention
+        )
 
 
 if __name__ == "__main__":

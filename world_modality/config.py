@@ -189,6 +189,10 @@ class Experiment(Section):
         wrist = [self.decision.wrist] if self.decision.wrist_experiment == "always" else []
         return list(dict.fromkeys([*self.run, *wrist]))
 
+    def drawn_figures(self) -> list[str]:
+        """Names of the figures; how well Prophet predicts is known where episodes are held out."""
+        return ["success", "attention", *(["prophet"] if self.demonstrations.held_out_per_task else [])]
+
     def blocks(self) -> list[int]:
         """Numbers of the blocks of initial states that `evaluation.episodes` asks for."""
         return list(range(-(-self.evaluation.episodes // self.evaluation.block_size)))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from world_modality.attention_patterns import AttentionReport, Pattern
 from world_modality.decision import Rate, Verdict
 from world_modality.errors import InputError
 from world_modality.files import atomic_path
+from world_modality.foresight import PREDICTORS, Foresight, View
 from world_modality.sections import Figures
 
 
@@ -52,3 +57,93 @@ def _draw_rates(axes, rates: list[Rate], offset: float, **style) -> None:
     above = [max(0.0, 100 * rate.interval[1] - center) for center, rate in zip(centers, rates, strict=True)]
     heights = [row + offset for row in range(len(rates))]
     axes.errorbar(centers, heights, xerr=(below, above), markersize=4, capsize=2, linewidth=1.2, **style)
+
+
+def plot_prophet(foresights: Sequence[Foresight], look: Figures) -> Figure:
+    """Cosine of predicted with true latents by frames ahead, a panel per option and view; each seed as a thin line."""
+    panels = [(foresight, view) for foresight in foresights for view in foresight.views]
+    figure = Figure(figsize=(1.2 + 2.6 * len(panels), 3.2), layout="constrained")
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (foresight, name) in zip(row, panels, strict=True):
+        view = foresight.overall[name]
+        _draw_cosines(axes, view, look, labels=axes is row[0], markersize=4, linewidth=1.5)
+        for seed in foresight.seeds.values() if len(foresight.seeds) > 1 else ():
+            _draw_cosines(axes, seed[name], look, markersize=0, linewidth=0.6, alpha=0.5)
+        better = f"better than copy-last in {view.episodes_better} of {view.episodes} episodes"
+        axes.set_title(f"{foresight.option} {name}\n{better}", fontsize="small")
+        axes.set(xlabel="frames ahead", xticks=[step.k for step in view.steps])
+        axes.grid(alpha=0.3)
+    row[0].set_ylabel("cosine with the true latent")
+    figure.legend(loc="outside upper center", ncols=len(PREDICTORS), frameon=False, fontsize="small")
+    return figure
+
+
+def _draw_cosines(axes, view: View, look: Figures, labels: bool = False, **style) -> None:
+    for number, (predictor, marker) in enumerate(zip(PREDICTORS, "os^", strict=True)):
+        color = look.task_colors[number % len(look.task_colors)]
+        label = predictor.replace("_", " ") if labels else None
+        cosines = [getattr(step, predictor) for step in view.steps]
+        axes.plot([step.k for step in view.steps], cosines, marker=marker, color=color, label=label, **style)
+
+
+def plot_attention(report: AttentionReport, look: Figures) -> Figure:
+    """Attention over the predicted frames, in training and at rollout; below, each option by phase, step and head.
+
+    Laid out by hand: the constrained layout of so many axes is not the same to the last bit every time.
+    """
+    leading, limits = report.leading, _limits(report)
+    height = 2.9 + 2.1 * len(leading)  # [inch]
+    figure = Figure(figsize=(9, height))
+    sides = {"left": 0.07, "right": 0.83}
+    rows = figure.add_gridspec(1, 2, top=1 - 0.3 / height, bottom=1 - 2.3 / height, wspace=0.1, **sides)
+    axes = rows.subplots(sharey=True)
+    for place, where in zip(axes, ("training", "rollout"), strict=True):
+        _draw_attention(place, report, where, look)
+    axes[0].set(ylabel="attention [%]", ylim=limits)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.84, 0.99), frameon=False)
+    for number, pattern in enumerate(leading):
+        top = height - 3.2 - 2.1 * number  # [inch]
+        figure.text(sides["left"], (top + 0.1) / height, f"{pattern.name}, {pattern.table.where}")
+        grid = figure.add_gridspec(1, 3, top=top / height, bottom=(top - 1.2) / height, wspace=0.25, **sides)
+        mesh = _draw_spreads(grid.subplots(), pattern, limits)
+        bar = figure.add_axes((0.85, (top - 1.2) / height, 0.015, 1.2 / height))
+        figure.colorbar(mesh, cax=bar, label="attention [%]")
+    return figure
+
+
+def _limits(report: AttentionReport) -> tuple[float, float]:
+    """Range of all that is drawn [%], and never so narrow that it makes a pattern of even attention."""
+    even = 100 / report.patterns[0].table.horizon
+    spreads = [s for p in report.patterns for s in (p.overall, *p.phases, *p.denoise_steps, *p.heads) if s is not None]
+    shares = [100 * share for spread in spreads for share in spread.shares]
+    return min(0.95 * even, *shares), max(1.05 * even, *shares)
+
+
+def _draw_attention(axes, report: AttentionReport, where: str, look: Figures) -> None:
+    """A line for each option; one that was not measured there stands in the legend alone."""
+    horizon = report.patterns[0].table.horizon
+    axes.axhline(100 / horizon, color="0.6", linewidth=0.8, linestyle=":")
+    for number, option in enumerate(report.leading):
+        pattern = report.pattern(option.table.option, where)
+        shares = [100 * share for share in pattern.overall.shares] if pattern else []
+        color = look.task_colors[number % len(look.task_colors)]
+        axes.plot(range(1, len(shares) + 1), shares, marker="o", markersize=4, color=color, label=option.name)
+    axes.set(xlabel="frames ahead (k)", xlim=(0.5, horizon + 0.5))
+    axes.set_title({"training": "on training frames", "rollout": "at rollout"}[where], fontsize="medium")
+    axes.grid(alpha=0.3)
+
+
+def _draw_spreads(axes, pattern: Pattern, limits: tuple[float, float]):
+    """Attention to each k by quarter of the episode, denoising step and head; one colour scale for all options."""
+    horizon = pattern.table.horizon
+    groups = {"quarter of episode": pattern.phases, "denoising step": pattern.denoise_steps, "head": pattern.heads}
+    for place, (label, spreads) in zip(axes, groups.items(), strict=True):
+        shares = [[100 * share for share in spread.shares] if spread else [math.nan] * horizon for spread in spreads]
+        first = int(label.startswith("quarter"))  # people count quarters from 1
+        edges = [number - 0.5 for number in range(first, first + len(spreads) + 1)]
+        mesh = place.pcolormesh([k + 0.5 for k in range(horizon + 1)], edges, shares, vmin=limits[0], vmax=limits[1])
+        place.set(xlabel="frames ahead (k)", ylabel=label)
+        for axis in (place.xaxis, place.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        place.invert_yaxis()
+    return mesh

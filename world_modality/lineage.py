@@ -9,14 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from world_modality import attention_text, verdict
+from world_modality.attention_patterns import AttentionReport
 from world_modality.decision import Verdict
 from world_modality.errors import InputError
 from world_modality.provenance import Ingredient, Provenance, problems_of, read_provenance
 from world_modality.records import FOLDER_RECORD, content_sha256, read_content
-from world_modality.verdict import render
 
 DRAWINGS = ("dag.svg", "rulegraph.svg")  # of `make dag`
-RENDERED = ("decision.txt",)  # has no record: it is what the JSON beside it says
+# Texts have no record: each is what the JSON beside it says.
+RENDERED = {
+    "decision.txt": lambda content: verdict.render(Verdict.model_validate(content)),
+    "attention.txt": lambda content: attention_text.render(AttentionReport.model_validate(content)),
+}
 KINDS = (".json", ".jsonl", ".parquet", ".svg")
 
 
@@ -114,5 +119,5 @@ def _rendering_problems(path: Path) -> Iterator[str]:
     source = path.with_suffix(".json")
     if not source.is_file():
         yield f"{path}: {source.name}, which it was rendered from, is missing"
-    elif render(Verdict.model_validate(read_content(source))) != path.read_text(encoding="utf-8"):
+    elif RENDERED[path.name](read_content(source)) != path.read_text(encoding="utf-8"):
         yield f"{path}: is not what {source.name} says"

@@ -65,10 +65,16 @@ CONFIG_KEYS = {
         "--count": "evaluation.block_size",
     },
     "collect_evaluation": {"episodes": "evaluation.episodes"},
+    "collect_attention": {"--episodes": "evaluation.episodes"},
+    "measure_prophet": {"--held_out": "demonstrations.held_out_per_task"},
+    "measure_attention": {"--actions": "evaluation.n_action_steps", "--device": "device"},
+    "compare_attention": {"--world": "decision.world", "--wrist": "decision.wrist"},
     "judge_pickup": {},
     "audit_fairness": {"--baseline": "decision.baseline", "--world": "decision.world"},
     "decide": {},
     "plot_success": {"": "figures"},
+    "plot_prophet": {"": "figures"},
+    "plot_attention": {"": "figures"},
 }
 CONFIG_KEYS["record_videos"] = CONFIG_KEYS["evaluate_policy"] | {"": "evaluation.video_size"}
 CONFIG_KEYS["collect_evaluation"] |= {

@@ -15,6 +15,7 @@ Non-obvious behaviours:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 import lerobot_policy_world_modality.modeling_smolvla_world  # noqa: F401 - LeRobot loads it by name; it makes rollouts
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
+from world_modality.attention import AttentionRecorder, AttentionSpec
 from world_modality.encoder import check_device
 from world_modality.errors import InputError
 from world_modality.evaluation import (
@@ -159,6 +161,23 @@ class Pilot:
         actions = self.postprocessor(actions[0, : self.spec.protocol.n_action_steps])
         return actions.numpy()
 
+    def attention_recorder(self, task_id: int, train_seed: int) -> AttentionRecorder:
+        """What listens to the world modality while the policy predicts its chunks."""
+        spec, config = self.spec, self.policy.config
+        world = isinstance(config, SmolVLAWorldConfig)
+        attention = AttentionSpec(
+            option=spec.option,
+            where="rollout",
+            cameras={camera: spec.image_keys[camera] for camera in spec.rollout_cameras or spec.world_cameras},
+            memory=spec.memory,
+            denoise_steps=config.num_steps if world else 0,
+            heads=config.world_heads if world else 0,
+            horizon=config.world_horizon if world else 0,
+            actions=spec.protocol.n_action_steps,
+            checkpoints={str(train_seed): self.checkpoint_sha256},
+        )
+        return AttentionRecorder(attention, task_id, self.policy.listening if world else None)
+
     def _batch(self, observation: Observation, task: str) -> dict:
         size = self.spec.protocol.simulation.camera_size
         batch = {"observation.state": torch.from_numpy(observation.state)[None], "task": [task]}
@@ -186,6 +205,7 @@ def roll_out(
     init_state: np.ndarray,
     train_seed: int,
     watch: Callable[[], None] | None = None,
+    attention: AttentionRecorder | None = None,
 ) -> Episode:
     """Run one episode to success or the horizon. `watch` is called on every control step (videos)."""
     protocol, task = pilot.spec.protocol, simulation.task_description
@@ -197,7 +217,8 @@ def roll_out(
     while not success and step < protocol.horizon:
         chunk, within = divmod(step, protocol.n_action_steps)
         if within == 0:
-            actions = pilot.act(observation, task, noise_seed(simulation.task_id, init_state_id, chunk))
+            with attention.chunk(step) if attention else nullcontext():
+                actions = pilot.act(observation, task, noise_seed(simulation.task_id, init_state_id, chunk))
         elif pilot.cameras_at(step):
             pilot.observe(observation, task)
         observation, success = simulation.step(actions[within], pilot.cameras_at(step + 1))
@@ -206,6 +227,8 @@ def roll_out(
             tracker.update(simulation.pickup_state())
         if watch is not None:
             watch()
+    if attention is not None:
+        attention.end_episode(init_state_id, step)
     return Episode(
         init_state_id=init_state_id,
         init_state_sha256=init_state_sha256(init_state),
@@ -226,12 +249,17 @@ def evaluate_block(
     block: range,
     states: dict[int, np.ndarray],
     output: Path,
+    attention: Path,
 ) -> None:
-    """Roll out a block of initial states, (S,) each by its number, and write one JSON line per episode."""
+    """Roll out a block of initial states, (S,) each by its number.
+
+    Writes one JSON line per episode, and the table of the attention in all of them.
+    """
     check_checkpoint(checkpoint, spec, train_seed)
     if missing := [number for number in block if number not in states]:
         raise InputError(f"task {task_id}: no initial state {missing[0]}; there are {min(states)} to {max(states)}")
     pilot = Pilot(checkpoint, spec)
+    recorder = pilot.attention_recorder(task_id, train_seed)
     made_from = {
         "option": spec.option,
         "task": task_id,
@@ -244,11 +272,12 @@ def evaluate_block(
     with _Retrying(spec, task_id) as simulate:
         made_from["instruction"] = simulate.instruction
         for count, init_state_id in enumerate(block, start=1):
-            episode = simulate.episode(pilot, init_state_id, states[init_state_id], train_seed)
+            episode = simulate.episode(pilot, init_state_id, states[init_state_id], train_seed, recorder)
             successes += episode.success
             lines.append(block_row(episode, made_from))
             outcome = "success" if episode.success else "failure"
             progress.update(count, f"init state {init_state_id}: {outcome}, {successes}/{count}")
+    recorder.write(attention)
     with atomic_path(output) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
 
@@ -267,16 +296,16 @@ class _Retrying:
     def __exit__(self, *_):
         self.simulation.close()
 
-    def episode(self, pilot, init_state_id, init_state, train_seed) -> Episode:
+    def episode(self, pilot, init_state_id, init_state, train_seed, attention) -> Episode:
         try:
-            return roll_out(pilot, self.simulation, init_state_id, init_state, train_seed)
+            return roll_out(pilot, self.simulation, init_state_id, init_state, train_seed, attention=attention)
         except Exception as error:
             print(
                 f"task {self.task_id}, init state {init_state_id} crashed ({error!r}); once more in a fresh simulation"
             )
             self.simulation.close()
             self.simulation = LiberoSimulation(self.spec.protocol.simulation, self.task_id)
-            return roll_out(pilot, self.simulation, init_state_id, init_state, train_seed)
+            return roll_out(pilot, self.simulation, init_state_id, init_state, train_seed, attention=attention)
 
 
 def record_videos(

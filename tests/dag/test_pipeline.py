@@ -66,7 +66,8 @@ def test_always_runs_the_wrist_experiment_beside_the_rest(tmp_path):
 def finish(directory, jobs, scheduled):
     """Pretend that `jobs` are done, in the order of the pipeline, and that the tree scheduled `scheduled`."""
     order = ["record_demonstrations", "aggregate_demonstrations", "build_encoder", "build_vlm", "encode_latents"]
-    order += ["train_policy", "write_manifest", "evaluate_policy", "record_videos", "collect_evaluation"]
+    order += ["train_policy", "write_manifest", "measure_prophet", "draw_init_states", "evaluate_policy"]
+    order += ["record_videos", "collect_evaluation"]
     for moment, rule in enumerate([*order, "judge_pickup"], start=1_700_000_000):
         for output in outputs(jobs, rule):
             path = directory / output
@@ -94,7 +95,8 @@ def test_where_the_world_modality_hurts_the_wrist_experiment_is_left_and_nothing
         "encode_latents": 1,
         "train_policy": 1,
         "write_manifest": 1,
-        "evaluate_policy": 4,
+        "measure_prophet": 1,
+        "evaluate_policy": 8,  # episodes and attention of two tasks in two blocks
         "record_videos": 2,
         "collect_evaluation": 2,
         "audit_fairness": 1,

@@ -31,7 +31,14 @@ ROLLOUTS = {"rollouts/*", "videos/*", "eval_*.json"}  # an evaluation's spec hol
 PICKUP = {"pickup.json"}
 DECISION = {"decision.json", "decision.txt"}
 FAIRNESS = {"fairness.json"}
-FIGURE = {"figures/success.svg"}
+FIGURES = {"figures/success.svg", "figures/attention.svg", "figures/prophet.svg"}
+ATTENTION = {"attention.json", "attention.txt"}
+DRAWN_PROPHETS = {"figures/prophet.svg"}
+
+
+def examined(option):
+    """What is measured of a checkpoint with a Prophet."""
+    return {f"prophet_{option}.json", f"attention_train_{option}.parquet"}
 
 
 def evaluated(option, task="*"):
@@ -43,11 +50,13 @@ HUB_DATA = {"demonstrations": {"source": "hub", "repo_id": "me/data", "revision"
 HUB_ENCODER = {"encoder": {"source": "hub", "repo_id": "me/vjepa2", "revision": COMMITS[0]}}
 BOTH = {"label": "both cameras", "cameras": ["front", "wrist"]}
 SPARE = {"options": {"C": BOTH}}
+# Another option with a Prophet: all of its own, and what lists the options that have one.
+NEW_C = {"ckpt_C/*", *evaluated("C"), *examined("C"), "attention_rollout_C.parquet"} | ATTENTION | DRAWN_PROPHETS
 
 # key -> value it is edited to, artifacts reached, and where the edit needs it another config to begin with.
 KEYS = {
     "scale": ("full", DECISION),
-    "device": ("cuda", LATENTS | POLICIES | ROLLOUTS),
+    "device": ("cuda", LATENTS | POLICIES | ROLLOUTS | {"attention_train_*"}),
     "image_keys.front": ("front", RECORDINGS | {"latents_front.parquet"} | POLICIES | ROLLOUTS),
     "image_keys.wrist": ("wrist", RECORDINGS | {"latents_wrist.parquet"} | POLICIES | ROLLOUTS),
     "simulation.suite": ("libero_object", INIT_STATES | ROLLOUTS, HUB_DATA),
@@ -59,7 +68,7 @@ KEYS = {
     "demonstrations.tasks": ([0, 1, 2], {"demonstrations/task_2", "dataset"}),
     "demonstrations.episodes_per_task": (31, RECORDINGS),
     "demonstrations.max_attempts_per_task": (70, RECORDINGS),
-    "demonstrations.held_out_per_task": (5, POLICIES),
+    "demonstrations.held_out_per_task": (5, POLICIES | {"prophet_*.json"}),
     "demonstrations.seed": (7, RECORDINGS),
     "demonstrations.repo_id": ("me/more", {"dataset"}, HUB_DATA),
     "demonstrations.revision": (COMMITS[1], {"dataset"}, HUB_DATA),
@@ -99,38 +108,42 @@ KEYS = {
     "training.ema_decay": (0.0, POLICIES),
     "training.seeds": (
         [0, 1],
-        {"ckpt_*/seed_1", "ckpt_*/manifest.json", "rollouts/*/seed_1/*", "eval_*.json"},
+        {"ckpt_*/seed_1", "ckpt_*/manifest.json", "rollouts/*/seed_1/*", "eval_*.json", "attention_*.parquet"}
+        | {"prophet_*.json"},
     ),
     "training.save_every": (50, set()),
     "training.cache_frames": (False, set()),
     "training.loader_workers": (2, set()),
-    "evaluation.tasks": ([0, 1, 2], evaluated("*", 2) | FAIRNESS | DECISION),
+    "evaluation.tasks": (
+        [0, 1, 2],
+        evaluated("*", 2) | {"init_states/task_2/*", "attention_rollout_*"} | FAIRNESS | DECISION,
+    ),
     "evaluation.episodes": (  # old blocks stay
         30,
-        {"init_states/*/block_2.parquet", "rollouts/*/block_2.jsonl", "videos/*", "eval_*.json"},
+        {"init_states/*/block_2.parquet", "rollouts/*/block_2*", "videos/*", "eval_*.json", "attention_rollout_*"},
     ),
-    "evaluation.block_size": (5, INIT_STATES | ROLLOUTS),
+    "evaluation.block_size": (5, INIT_STATES | ROLLOUTS | {"attention_rollout_*"}),
     "evaluation.horizon": (100, ROLLOUTS),
-    "evaluation.n_action_steps": (4, ROLLOUTS),
+    "evaluation.n_action_steps": (4, ROLLOUTS | {"attention_train_*"}),
     "evaluation.video_size": (128, {"videos/*"}),
     "decision.pickup_tasks": ([0], PICKUP | DECISION),
     "decision.baseline": ("S0", PICKUP | FAIRNESS | DECISION),
-    "decision.world": ("C", PICKUP | FAIRNESS | DECISION, SPARE | {"run": ["E0", "E2", "C"]}),
-    "decision.wrist": ("C", {"ckpt_C/*", *evaluated("C")} | PICKUP | FAIRNESS | DECISION, SPARE),
+    "decision.world": ("C", PICKUP | FAIRNESS | DECISION | ATTENTION, SPARE | {"run": ["E0", "E2", "C"]}),
+    "decision.wrist": ("C", NEW_C | PICKUP | FAIRNESS | DECISION, SPARE),
     "decision.fusion": ("C", PICKUP | DECISION, SPARE),
-    "decision.wrist_experiment": ("if_world_hurts", PICKUP | FAIRNESS | DECISION),
+    "decision.wrist_experiment": ("if_world_hurts", PICKUP | FAIRNESS | DECISION | ATTENTION | DRAWN_PROPHETS),
     "decision.on_success": (["C"], PICKUP | DECISION, SPARE),
     "decision.min_baseline_success": (0.3, DECISION),
     "decision.confidence": (0.9, DECISION),
     "decision.margin": (0.05, DECISION),
     "decision.min_world_effect": (0.1, DECISION),
-    "figures.task_colors": (["#123456"], FIGURE),
-    "figures.pickup_color": ("#123456", FIGURE),
-    "run": (["E0", "E2", "E2-zero", "S0", "C"], {"ckpt_C/*", *evaluated("C")} | PICKUP | FAIRNESS | DECISION, SPARE),
+    "figures.task_colors": (["#123456"], FIGURES),
+    "figures.pickup_color": ("#123456", FIGURES),
+    "run": (["E0", "E2", "E2-zero", "S0", "C"], NEW_C | PICKUP | FAIRNESS | DECISION, SPARE),
     "options.A.label": ("another", DECISION),
-    "options.A.cameras": (["front"], {"ckpt_A/seed_0", *evaluated("A")} | DECISION),
+    "options.A.cameras": (["front"], {"ckpt_A/seed_0", *evaluated("A"), *examined("A")} | DECISION),
     "options.E2-zero.memory": ("predicted", evaluated("E2-zero") | PICKUP | DECISION),
-    "options.A.window": (8, {"latents_wrist_m8.parquet", "ckpt_A/seed_0"} | DECISION),
+    "options.A.window": (8, {"latents_wrist_m8.parquet", "ckpt_A/seed_0", *examined("A")} | DECISION),
     "options.E2-zero.rollout_cameras": (["wrist"], evaluated("E2-zero") | PICKUP | DECISION),
     "options.E2-zero.rollout_window": (1, evaluated("E2-zero") | PICKUP | DECISION),
     "options.S0.images": ("seen", {"ckpt_S0/seed_0", *evaluated("S0")} | PICKUP | DECISION),
@@ -248,9 +261,17 @@ PROGRAMS = {
     "audit_fairness": "scripts/audit_fairness.py",
     "decide": "scripts/decide.py",
     "plot_success": "scripts/plot_success.py",
+    "measure_prophet": "scripts/measure_prophet.py",
+    "measure_attention": "scripts/measure_attention.py",
+    "collect_attention": "scripts/collect_attention.py",
+    "compare_attention": "scripts/compare_attention.py",
+    "plot_attention": "scripts/plot_attention.py",
+    "plot_prophet": "scripts/plot_prophet.py",
 }
 ROLLED_OUT = {"evaluate_policy", "record_videos"}
-POLICY_CODE = {"train_policy", *ROLLED_OUT}
+EXAMINED = {"measure_prophet", "measure_attention"}
+POLICY_CODE = {"train_policy", *ROLLED_OUT, *EXAMINED}
+PLOTTED = {"plot_success", "plot_attention", "plot_prophet"}
 DRAWN = {"draw_init_states", *ROLLED_OUT}
 RECORDED = {"record_demonstrations", "aggregate_demonstrations"}
 JUDGED = {"judge_pickup", "decide"}
@@ -259,37 +280,51 @@ NOTHING = set()
 # module -> rules whose artifacts its code makes
 MODULES = {
     "world_modality/__init__.py": set(PROGRAMS),
+    "world_modality/attention.py": {
+        "evaluate_policy",
+        "record_videos",
+        "measure_attention",
+        "collect_attention",
+        "compare_attention",
+    }
+    | PLOTTED,
+    "world_modality/attention_patterns.py": {"compare_attention"} | PLOTTED,
+    "world_modality/attention_text.py": {"compare_attention"},
     "world_modality/backbones.py": {"build_encoder", "build_vlm"},
-    "world_modality/comparison.py": JUDGED | {"audit_fairness", "plot_success"},
+    "world_modality/comparison.py": JUDGED | {"audit_fairness"} | PLOTTED,
     "world_modality/config.py": NOTHING,
     "world_modality/dataset.py": {"fetch_demonstrations", "encode_latents"} | POLICY_CODE,
-    "world_modality/decision.py": JUDGED | {"plot_success"},
+    "world_modality/decision.py": JUDGED | PLOTTED,
     "world_modality/demonstrations.py": RECORDED,
     "world_modality/encoder.py": {"encode_latents"} | POLICY_CODE,
     "world_modality/errors.py": NOTHING,
-    "world_modality/evaluation.py": ROLLED_OUT | {"collect_evaluation", "audit_fairness", "plot_success"} | JUDGED,
-    "world_modality/expert.py": RECORDED,
+    "world_modality/evaluation.py": DRAWN | {"collect_evaluation", "audit_fairness"} | JUDGED | PLOTTED,
+    "world_modality/expert.py": RECORDED | DRAWN,
     "world_modality/fairness.py": {"audit_fairness"},
-    "world_modality/figures.py": {"plot_success"},
+    "world_modality/figures.py": PLOTTED,
     "world_modality/files.py": NOTHING,
+    "world_modality/foresight.py": {"measure_prophet"} | JUDGED | PLOTTED,
+    "world_modality/init_states.py": DRAWN,
     "world_modality/latents.py": {"encode_latents"} | POLICY_CODE,
     "world_modality/lineage.py": NOTHING,
-    "world_modality/loader.py": {"train_policy"},
+    "world_modality/loader.py": {"train_policy", "measure_attention"},
     "world_modality/manifest.py": {"write_manifest"},
     "world_modality/program.py": NOTHING,
     "world_modality/progress.py": NOTHING,
     "world_modality/prophet.py": POLICY_CODE,
+    "world_modality/prophet_quality.py": {"measure_prophet"},
     "world_modality/provenance.py": NOTHING,
     "world_modality/rebuild.py": NOTHING,
     "world_modality/records.py": NOTHING,
     "world_modality/rollout.py": ROLLED_OUT,
     "world_modality/sections.py": NOTHING,
-    "world_modality/simulation.py": RECORDED | ROLLED_OUT,
+    "world_modality/simulation.py": RECORDED | DRAWN,
     "world_modality/sources.py": NOTHING,
     "world_modality/specs.py": NOTHING,
     "world_modality/stages.py": ROLLED_OUT,
-    "world_modality/statistics.py": JUDGED | {"plot_success"},
+    "world_modality/statistics.py": JUDGED | PLOTTED,
     "world_modality/train_llm_vla.py": {"train_policy"},
+    "world_modality/training_attention.py": {"measure_attention"},
     "world_modality/verdict.py": {"decide"},
     "lerobot_policy_world_modality/__init__.py": POLICY_CODE,
     "lerobot_policy_world_modality/configuration_smolvla_world.py": POLICY_CODE,

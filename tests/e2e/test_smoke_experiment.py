@@ -42,7 +42,7 @@ def test_every_filmed_episode_has_a_video(smoke):
         assert all((smoke / video).stat().st_size > 1000 for video in videos)
 
 
-def test_benchmark_states_are_never_trained_on(smoke):
+def test_evaluated_states_are_never_trained_on(smoke):
     recorded = {
         state
         for path in (smoke / "results/demonstrations").glob("task_*/recording.json")
@@ -90,15 +90,36 @@ def test_episodes_do_not_depend_on_how_they_are_split_into_blocks(smoke):
         output = smoke / f"alone_{row['init_state_id']}.jsonl"
         command = [sys.executable, REPOSITORY / "scripts/evaluate_policy.py", "--checkpoint", "results/ckpt_E2/seed_0"]
         command += ["--task", "0", "--seed", "0", "--first", str(row["init_state_id"]), "--count", "1"]
-        subprocess.run([*command, "--spec", spec, "--output", output], cwd=smoke, check=True, capture_output=True)
+        command += ["--init_states", "results/init_states/task_0/block_0.parquet", "--spec", spec]
+        command += ["--output", output, "--attention", output.with_suffix(".parquet")]
+        subprocess.run(command, cwd=smoke, check=True, capture_output=True)
         alone = json.loads(output.read_text())
         assert {k: v for k, v in alone.items() if k != "provenance"} == {
             k: v for k, v in row.items() if k != "provenance"
         }
 
 
-def test_the_figure_is_drawn(smoke):
-    assert "<svg" in (smoke / "results/figures/success.svg").read_text()[:2000]
+def test_the_figures_are_drawn(smoke):
+    for figure in ("success", "attention", "prophet"):
+        assert "<svg" in (smoke / f"results/figures/{figure}.svg").read_text()[:2000]
+
+
+def test_the_attention_of_front_and_wrist_is_compared(smoke):
+    text = (smoke / "results/attention.txt").read_text()
+    assert "front" in text
+    assert "wrist" in text
+    table = pq.read_table(smoke / "results/attention_rollout_A.parquet")
+    chunks = table.group_by(["episode", "step", "denoise_step", "head"]).aggregate([("attention", "sum")])
+    assert len(chunks) == 2 * 3 * 4 * 8  # 20 steps are three chunks, of four denoising steps and eight heads each
+    assert all(abs(total - 1) < 1e-4 for total in chunks["attention_sum"].to_pylist())
+
+
+def test_what_prophet_foresees_is_measured_on_held_out_episodes(smoke):
+    for option in ("E2", "A"):
+        foresight = read_json(smoke / f"results/prophet_{option}.json")
+        assert len(foresight["held_out"]) == 2
+        assert [step["k"] for step in foresight["overall"][foresight["cameras"][0]]["steps"]] == list(range(1, 9))
+    assert "E2's Prophet" in (smoke / "results/decision.txt").read_text()
 
 
 def test_demonstrations_show_what_the_cameras_see(smoke):

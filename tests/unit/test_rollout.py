@@ -184,17 +184,19 @@ def test_a_crash_is_tried_once_more_and_is_never_a_failure_of_the_policy(
     monkeypatch.setattr(rollout, "LiberoSimulation", Crashing)
     states = dict(enumerate(np.zeros((50, 5))))
     spec = pilot(experiment, checkpoints, "E0", 2, horizon=6).spec
-    block = tmp_path / "block_0.jsonl"
+    block, attention = tmp_path / "block_0.jsonl", tmp_path / "block_0_attention.parquet"
     if survives:
-        evaluate_block(checkpoints / "E0", spec, 0, 0, range(2), states, block)
+        evaluate_block(checkpoints / "E0", spec, 0, 0, range(2), states, block, attention)
         assert [json.loads(line)["init_state_id"] for line in block.read_text().splitlines()] == [0, 1]
     else:
         with pytest.raises(RuntimeError, match="the simulator crashed"):
-            evaluate_block(checkpoints / "E0", spec, 0, 0, range(2), states, block)
+            evaluate_block(checkpoints / "E0", spec, 0, 0, range(2), states, block, attention)
         assert list(tmp_path.iterdir()) == []
 
 
 def test_a_block_of_states_that_do_not_exist_is_refused_before_anything_is_loaded(experiment, checkpoints, tmp_path):
     spec, states = pilot(experiment, checkpoints, "E0", 2).spec, dict(enumerate(np.zeros((3, 5))))
     with pytest.raises(InputError, match="task 0: no initial state 3; there are 0 to 2"):
-        evaluate_block(checkpoints / "E0", spec, 0, 0, range(2, 5), states, tmp_path / "block_0.jsonl")
+        evaluate_block(
+            checkpoints / "E0", spec, 0, 0, range(2, 5), states, tmp_path / "block_0.jsonl", tmp_path / "a.parquet"
+        )
