@@ -39,6 +39,37 @@ def encoding_flags(wildcards):
     )
 
 
+def pretraining_flags(wildcards):
+    cameras = " ".join(experiment.image_keys[camera] for camera in ("front", "wrist"))
+    return (
+        f"--image_keys {cameras} --temporal_window {experiment.world.window}"
+        f" --held_out {experiment.demonstrations.held_out_per_task}"
+        f" --steps {experiment.encoder.pretrain_steps} --seed {experiment.encoder.seed}"
+    )
+
+
+def probed_encoders(wildcards):
+    """The encoder as it was built and, where there is one, as it was pretrained."""
+    built, folder = {"untrained": "results/encoder"}, experiment.encoder_folder()
+    return built | ({"pretrained": folder} if experiment.encoder.pretrain_steps else {})
+
+
+def probe_flags(wildcards):
+    encoders = " ".join(
+        f"{name}={folder}"
+        for name, folder in probed_encoders(wildcards).items()
+        if folder
+    )
+    cameras = " ".join(
+        f"{camera}={key}" for camera, key in experiment.image_keys.items()
+    )
+    return (
+        f"--encoders {encoders} --image_keys {cameras}"
+        f" --temporal_window {experiment.world.window}"
+        f" --held_out {experiment.demonstrations.held_out_per_task}"
+    )
+
+
 def training_spec(wildcards):
     return experiment.train_spec(wildcards.option).model_dump_json()
 
@@ -48,7 +79,7 @@ def training_inputs(wildcards):
     inputs = {"dataset": "results/dataset", "vlm": "results/vlm"}
     if experiment.train_spec(wildcards.option).cameras:
         tables = experiment.latent_tables(wildcards.option).values()
-        inputs["encoder"] = "results/encoder"
+        inputs["encoder"] = experiment.encoder_folder()
         inputs["latents"] = [f"results/latents_{table}.parquet" for table in tables]
     return inputs
 
@@ -63,7 +94,7 @@ def training_flags(wildcards):
     latents = " ".join(
         f"{camera}=results/latents_{table}.parquet" for camera, table in tables.items()
     )
-    return f"{flags} --image_key {keys} --latents {latents} --encoder results/encoder"
+    return f"{flags} --image_key {keys} --latents {latents} --encoder {experiment.encoder_folder()}"
 
 
 def checkpoints_of_option(wildcards):
@@ -87,7 +118,7 @@ def rollout_inputs(wildcards):
     source = experiment.checkpoint_option(wildcards.option)
     inputs = {"checkpoint": f"results/ckpt_{source}/seed_{seed}", "vlm": "results/vlm"}
     if experiment.latent_cameras(wildcards.option):
-        inputs["encoder"] = "results/encoder"
+        inputs["encoder"] = experiment.encoder_folder()
     return inputs
 
 

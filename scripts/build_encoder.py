@@ -10,11 +10,11 @@ from pathlib import Path
 from world_modality.backbones import build_small_encoder, fetch_encoder
 from world_modality.program import run
 from world_modality.provenance import making
-from world_modality.sections import Encoder
+from world_modality.sections import EncoderWeights
 from world_modality.specs import spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--spec", required=True, type=spec_argument(Encoder), help="the config's encoder (JSON)")
+parser.add_argument("--spec", required=True, type=spec_argument(EncoderWeights), help="the config's encoder (JSON)")
 parser.add_argument("--output", required=True, type=Path, help="folder to write")
 
 

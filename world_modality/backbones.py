@@ -39,7 +39,7 @@ from transformers import (
 
 from world_modality.errors import InputError
 from world_modality.files import atomic_path
-from world_modality.sections import Encoder, Vlm
+from world_modality.sections import EncoderWeights, Vlm
 
 TUBELET = 2  # frames V-JEPA 2 merges into one token, as published
 FRAMES_PER_CLIP = 64
@@ -70,7 +70,7 @@ tomato top turn up white wine wooden yellow
 # ---- V-JEPA 2 -------------------------------------------------------------------------------------------------------
 
 
-def build_small_encoder(spec: Encoder, folder: str | Path) -> None:
+def build_small_encoder(spec: EncoderWeights, folder: str | Path) -> None:
     """Write a V-JEPA 2 of the spec's sizes, with random weights drawn from `spec.seed`, and its video processor.
 
     Raises:
@@ -87,7 +87,7 @@ def build_small_encoder(spec: Encoder, folder: str | Path) -> None:
         processor.save_pretrained(temporary)
 
 
-def fetch_encoder(spec: Encoder, folder: str | Path) -> None:
+def fetch_encoder(spec: EncoderWeights, folder: str | Path) -> None:
     """Write the published V-JEPA 2 the spec names, at its pinned commit: its configs and its safetensors.
 
     Raises:
@@ -102,7 +102,7 @@ def fetch_encoder(spec: Encoder, folder: str | Path) -> None:
         shutil.rmtree(temporary / ".cache")  # the hub client's own notes
 
 
-def _encoder_config(spec: Encoder) -> VJEPA2Config:
+def _encoder_config(spec: EncoderWeights) -> VJEPA2Config:
     return VJEPA2Config(
         crop_size=spec.image_size,
         patch_size=spec.patch_size,

@@ -18,6 +18,7 @@ from world_modality.sections import (
     Decision,
     Demonstrations,
     Encoder,
+    EncoderWeights,
     Evaluation,
     Figures,
     Hyperparameters,
@@ -86,6 +87,8 @@ class Experiment(Section):
     def _check(self):
         self._check_options()
         self._check_tasks()
+        if self.encoder.pretrain_steps and not self.demonstrations.held_out_per_task:
+            raise ValueError("encoder.pretrain_steps: demonstrations.held_out_per_task 0 leaves nothing to judge it by")
         if self.evaluation.n_action_steps > self.policy.chunk_size:
             raise ValueError(
                 f"evaluation.n_action_steps {self.evaluation.n_action_steps} is above "
@@ -189,6 +192,10 @@ class Experiment(Section):
         wrist = [self.decision.wrist] if self.decision.wrist_experiment == "always" else []
         return list(dict.fromkeys([*self.run, *wrist]))
 
+    def encoder_folder(self) -> str:
+        """The encoder behind all latents: as it was built, or pretrained on the demonstrations."""
+        return "results/encoder_pretrained" if self.encoder.pretrain_steps else "results/encoder"
+
     def drawn_figures(self) -> list[str]:
         """Names of the figures; how well Prophet predicts is known where episodes are held out."""
         return ["success", "attention", *(["prophet"] if self.demonstrations.held_out_per_task else [])]
@@ -208,6 +215,9 @@ class Experiment(Section):
             seed=d.seed,
             image_keys=self.image_keys,
         )
+
+    def encoder_spec(self) -> EncoderWeights:
+        return EncoderWeights(**{name: getattr(self.encoder, name) for name in EncoderWeights.model_fields})
 
     def init_states_spec(self) -> InitStatesSpec:
         return InitStatesSpec(**{name: getattr(self.simulation, name) for name in InitStatesSpec.model_fields})

@@ -35,6 +35,13 @@ CONFIG_KEYS = {
     "fetch_demonstrations": {"": "demonstrations"},
     "draw_init_states": {"": "simulation", "--first": "evaluation.block_size", "--count": "evaluation.block_size"},
     "build_encoder": {"": "encoder"},
+    "pretrain_encoder": {
+        "--image_keys": "image_keys",
+        "--temporal_window": "world.window",
+        "--held_out": "demonstrations.held_out_per_task",
+        "--steps": "encoder.pretrain_steps",
+        "--seed": "encoder.seed",
+    },
     "build_vlm": {"": "vlm"},
     "encode_latents": {
         "--image_key": "image_keys",

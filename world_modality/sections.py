@@ -110,7 +110,7 @@ class Demonstrations(Section):
         return self
 
 
-class Encoder(Section):
+class EncoderWeights(Section):
     """V-JEPA 2: small and random (weights from a seed), or a published one."""
 
     source: Literal["small", "hub"] = Field(description="small: built from the sizes below; hub: a published encoder")
@@ -133,6 +133,21 @@ class Encoder(Section):
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        return self
+
+
+class Encoder(EncoderWeights):
+    """The weights, and whether they are trained further before they encode anything."""
+
+    pretrain_steps: int = Field(
+        ge=0,
+        description="small: updates of masked latent prediction on both cameras' demonstrations; 0: none [steps]",
+    )
+
+    @model_validator(mode="after")
+    def _check_pretraining(self):
+        if self.source == "hub" and self.pretrain_steps:
+            raise ValueError("pretrain_steps: a published encoder is pretrained already")
         return self
 
 

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 
 RECORDINGS = {"demonstrations/task_0", "demonstrations/task_1"}
+WORLD_ROLLOUTS = {f"{kind}/{option}/*" for kind in ("rollouts", "videos") for option in ("E2", "E2-zero", "A")}
 INIT_STATES = {"init_states/*"}
 LATENTS = {"latents_*.parquet"}
 POLICIES = {"ckpt_*/seed_0"}
@@ -81,6 +82,7 @@ KEYS = {
     "encoder.layers": (5, {"encoder"}),
     "encoder.heads": (6, {"encoder"}),
     "encoder.seed": (1, {"encoder"}),
+    "encoder.pretrain_steps": (100, {"encoder_pretrained"} | LATENTS | WORLD_POLICIES | WORLD_ROLLOUTS),
     "latents.batch_size": (4, LATENTS),  # and not 64 and 4 for 4 and 64: to Snakemake a set of params has no names
     "world.window": (8, LATENTS | WORLD_POLICIES),
     "world.history": (5, WORLD_POLICIES),
@@ -251,6 +253,9 @@ PROGRAMS = {
     "fetch_demonstrations": "scripts/fetch_demonstrations.py",
     "build_encoder": "scripts/build_encoder.py",
     "build_vlm": "scripts/build_vlm.py",
+    "pretrain_encoder": "scripts/pretrain_encoder.py",
+    "replay_demonstrations": "scripts/replay_demonstrations.py",
+    "probe_encoder": "scripts/probe_encoder.py",
     "encode_latents": "scripts/precompute_world_latents.py",
     "train_policy": "world_modality/train_llm_vla.py",
     "write_manifest": "scripts/write_manifest.py",
@@ -273,6 +278,7 @@ EXAMINED = {"measure_prophet", "measure_attention"}
 POLICY_CODE = {"train_policy", *ROLLED_OUT, *EXAMINED}
 PLOTTED = {"plot_success", "plot_attention", "plot_prophet"}
 DRAWN = {"draw_init_states", *ROLLED_OUT}
+ENCODED = {"encode_latents", "pretrain_encoder", "probe_encoder"}
 RECORDED = {"record_demonstrations", "aggregate_demonstrations"}
 JUDGED = {"judge_pickup", "decide"}
 NOTHING = set()
@@ -281,34 +287,30 @@ NOTHING = set()
 MODULES = {
     "world_modality/__init__.py": set(PROGRAMS),
     "world_modality/attention.py": {
-        "evaluate_policy",
-        "record_videos",
-        "measure_attention",
-        "collect_attention",
-        "compare_attention",
-    }
-    | PLOTTED,
     "world_modality/attention_patterns.py": {"compare_attention"} | PLOTTED,
     "world_modality/attention_text.py": {"compare_attention"},
     "world_modality/backbones.py": {"build_encoder", "build_vlm"},
     "world_modality/comparison.py": JUDGED | {"audit_fairness"} | PLOTTED,
     "world_modality/config.py": NOTHING,
-    "world_modality/dataset.py": {"fetch_demonstrations", "encode_latents"} | POLICY_CODE,
+    "world_modality/dataset.py": {"fetch_demonstrations", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/decision.py": JUDGED | PLOTTED,
-    "world_modality/demonstrations.py": RECORDED,
-    "world_modality/encoder.py": {"encode_latents"} | POLICY_CODE,
+    "world_modality/demonstrations.py": RECORDED | {"replay_demonstrations"},
+    "world_modality/encoder.py": ENCODED | POLICY_CODE,
     "world_modality/errors.py": NOTHING,
     "world_modality/evaluation.py": DRAWN | {"collect_evaluation", "audit_fairness"} | JUDGED | PLOTTED,
-    "world_modality/expert.py": RECORDED | DRAWN,
+    "world_modality/expert.py": RECORDED | DRAWN | {"replay_demonstrations"},
     "world_modality/fairness.py": {"audit_fairness"},
     "world_modality/figures.py": PLOTTED,
     "world_modality/files.py": NOTHING,
     "world_modality/foresight.py": {"measure_prophet"} | JUDGED | PLOTTED,
     "world_modality/init_states.py": DRAWN,
-    "world_modality/latents.py": {"encode_latents"} | POLICY_CODE,
+    "world_modality/latents.py": ENCODED | POLICY_CODE,
     "world_modality/lineage.py": NOTHING,
     "world_modality/loader.py": {"train_policy", "measure_attention"},
     "world_modality/manifest.py": {"write_manifest"},
+    "world_modality/positions.py": {"replay_demonstrations", "probe_encoder"},
+    "world_modality/pretraining.py": {"pretrain_encoder", "probe_encoder"},
+    "world_modality/probe.py": {"probe_encoder"},
     "world_modality/program.py": NOTHING,
     "world_modality/progress.py": NOTHING,
     "world_modality/prophet.py": POLICY_CODE,
@@ -316,9 +318,10 @@ MODULES = {
     "world_modality/provenance.py": NOTHING,
     "world_modality/rebuild.py": NOTHING,
     "world_modality/records.py": NOTHING,
+    "world_modality/replay.py": {"replay_demonstrations"},
     "world_modality/rollout.py": ROLLED_OUT,
     "world_modality/sections.py": NOTHING,
-    "world_modality/simulation.py": RECORDED | DRAWN,
+    "world_modality/simulation.py": RECORDED | DRAWN | {"replay_demonstrations"},
     "world_modality/sources.py": NOTHING,
     "world_modality/specs.py": NOTHING,
     "world_modality/stages.py": ROLLED_OUT,
