@@ -286,7 +286,9 @@ NOTHING = set()
 # module -> rules whose artifacts its code makes
 MODULES = {
     "world_modality/__init__.py": set(PROGRAMS),
-    "world_modality/attention.py": {
+    "world_modality/attention.py": {"collect_attention", "compare_attention", "measure_attention"}
+    | ROLLED_OUT
+    | PLOTTED,
     "world_modality/attention_patterns.py": {"compare_attention"} | PLOTTED,
     "world_modality/attention_text.py": {"compare_attention"},
     "world_modality/backbones.py": {"build_encoder", "build_vlm"},

@@ -10,39 +10,48 @@ from pathlib import Path
 import pytest
 import yaml
 
+from world_modality.files import read_json
 from world_modality.rebuild import explain, hidden_jobs, plan
+from world_modality.records import content_sha256
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 ALL = {"E0", "E2", "E2-zero", "S0", "A"}
 END = {"decision.json", "decision.txt", "figures/success.svg"}
-AUDITED = {"fairness.json"} | END
+WORLD = {"E2", "A", "E9"}
+FIGURES = {f"figures/{name}.svg" for name in ("success", "attention", "prophet")}
+COMPARED = {"fairness.json", "attention.json", "attention.txt"} | FIGURES | END  # these wait for the branch as well
 
 
 def evaluated(*options, block="*"):
-    blocks = {f"rollouts/{o}/seed_0/task_0/block_{block}.jsonl" for o in options}
-    return blocks | {f"videos/{o}/task_0" for o in options} | {f"eval_{o}_0.json" for o in options}
+    blocks = {f"rollouts/{o}/seed_0/task_0/block_{block}" for o in options}
+    joined = {f"eval_{o}_0.json" for o in options} | {f"attention_rollout_{o}.parquet" for o in WORLD & {*options}}
+    return blocks | {f"videos/{o}/task_0" for o in options} | joined
 
 
 def policy(option):
-    return {f"ckpt_{option}/seed_0", f"ckpt_{option}/manifest.json"}
+    examined = {f"prophet_{option}.json", f"attention_train_{option}.parquet"} if option in WORLD else set()
+    return {f"ckpt_{option}/seed_0", f"ckpt_{option}/manifest.json"} | examined
 
 
 EDITS = {
     "option A's learning schedule": (
         {"options": {"A": {"training": {"learning_rate": 1e-3}}}},
-        policy("A") | evaluated("A") | AUDITED,
+        policy("A") | evaluated("A") | COMPARED,
     ),
-    "more episodes": ({"evaluation": {"episodes": 4}}, evaluated(*ALL, block="1") | {"pickup.json"} | AUDITED),
+    "more episodes": (
+        {"evaluation": {"episodes": 4}},
+        evaluated(*ALL, block="1*") | {"init_states/*", "pickup.json"} | COMPARED,
+    ),
     "the margin": ({"decision": {"margin": 0.05}}, END),
-    "a figure's colour": ({"figures": {"pickup_color": "#123456"}}, {"figures/success.svg"}),
+    "a figure's colour": ({"figures": {"pickup_color": "#123456"}}, FIGURES),
     "T_ctx": (
         {"world": {"history": 3}},
-        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | AUDITED,
+        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | COMPARED,
     ),
     "K": (
         {"world": {"horizon": 4}},
-        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | AUDITED,
+        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | COMPARED,
     ),
     "m": (
         {"world": {"window": 2}},
@@ -51,12 +60,12 @@ EDITS = {
         | policy("A")
         | evaluated("E2", "E2-zero", "A")
         | {"pickup.json"}
-        | AUDITED,
+        | COMPARED,
     ),
     "a new option that nobody runs": ({"options": {"E9": {"label": "new", "cameras": ["front"]}}}, set()),
     "a new option": (
         {"options": {"E9": {"label": "new", "cameras": ["front"]}}, "run": ["E0", "E2", "E2-zero", "S0", "E9"]},
-        policy("E9") | evaluated("E9") | {"pickup.json"} | AUDITED,
+        policy("E9") | evaluated("E9") | {"pickup.json"} | COMPARED,
     ),
     "how a training runs": ({"training": {"save_every": 7, "loader_workers": 1, "cache_frames": False}}, set()),
 }
@@ -68,7 +77,10 @@ def dry_run(directory, *overlays, snakefile=REPOSITORY / "Snakefile"):
     command += ["--cores", "1", "--dry-run", "--printshellcmds", "--configfile", *overlays, "--", "all"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
-    return {output.removeprefix("results/") for output in re.findall(r"--output(?:-json|-text)? (\S+)", run.stdout)}
+    return {
+        output.removeprefix("results/")
+        for output in re.findall(r"--(?:output|output-json|output-text|attention) (\S+)", run.stdout)
+    }
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -99,14 +111,14 @@ def test_checking_the_repository_out_again_plans_nothing(smoke, checkout):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("world_modality/statistics.py", {"pickup.json"} | AUDITED),  # the audit waits for the branch
-        ("world_modality/figures.py", {"figures/success.svg"}),
+        ("world_modality/statistics.py", {"pickup.json"} | COMPARED),
+        ("world_modality/figures.py", FIGURES),
         (
             "world_modality/manifest.py",
             {f"ckpt_{o}/manifest.json" for o in ALL - {"E2-zero"}}
             | {f"eval_{o}_0.json" for o in ALL}
             | {"pickup.json"}
-            | AUDITED,
+            | COMPARED,
         ),
     ],
 )
@@ -120,6 +132,44 @@ def test_an_edit_of_a_module_plans_what_it_makes(smoke, checkout, module, expect
         assert dry_run(smoke, SMOKE, snakefile=checkout / "Snakefile") == expected
     finally:
         path.write_text(code)
+
+
+# ---- more of what is there ------------------------------------------------------------------------------------------
+
+
+def test_a_new_option_is_one_row_and_retrains_nothing(smoke, tmp_path, environment):
+    """The wrist with a window of 8, evaluated for real beside what is there; then E0 with a second training seed."""
+    shutil.copytree(smoke, tmp_path / "runs", copy_function=shutil.copy2)
+    row = {"A8": {"label": "the wrist with a window of 8", "cameras": ["wrist"], "window": 8}}
+    there = {path: content_sha256(path) for path in (tmp_path / "runs/results").glob("ckpt_*/seed_0")}
+    made = run_more(tmp_path, environment, {"options": row}, "results/eval_A8_0.json")
+    assert made["train_policy"] == ["results/ckpt_A8/seed_0"]
+    assert made["encode_latents"] == ["results/latents_wrist_m8.parquet"]
+    assert {path: content_sha256(path) for path in there} == there
+    assert read_json(tmp_path / "runs/results/ckpt_A8/seed_0/config.json")["world_window"] == 8
+
+    made = run_more(tmp_path, environment, {"training": {"seeds": [0, 1]}}, "results/eval_E0_0.json")
+    assert made["train_policy"] == ["results/ckpt_E0/seed_1"]
+    evaluation = read_json(tmp_path / "runs/results/eval_E0_0.json")
+    assert len(set(evaluation["checkpoint"]["hashes"].values())) == 2
+    states = {seed: [] for seed in (0, 1)}
+    for episode in evaluation["episodes"]:
+        states[episode["train_seed"]].append(episode["init_state_sha256"])
+    assert states[0] == states[1]
+    assert {path: content_sha256(path) for path in there} == there
+
+
+def run_more(folder, environment, overlay, target):
+    """Run the smoke experiment with an overlay to one target; returns the outputs of each rule that ran."""
+    (folder / "more.yaml").write_text(yaml.safe_dump(overlay))
+    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile", "--cores", "2"]
+    command += ["--directory", folder / "runs", "--configfile", SMOKE, folder / "more.yaml", "--", target]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    made = {}
+    for rule, output in re.findall(r"rule (\w+):\n(?:    input:.*\n)?    output: (\S+)", run.stderr + run.stdout):
+        made.setdefault(rule, []).append(output.rstrip(","))
+    return made
 
 
 # ---- in words -------------------------------------------------------------------------------------------------------
