@@ -140,36 +140,37 @@ def test_an_edit_of_a_module_plans_what_it_makes(smoke, checkout, module, expect
 def test_a_new_option_is_one_row_and_retrains_nothing(smoke, tmp_path, environment):
     """The wrist with a window of 8, evaluated for real beside what is there; then E0 with a second training seed."""
     shutil.copytree(smoke, tmp_path / "runs", copy_function=shutil.copy2)
+    results = tmp_path / "runs/results"
+    there = trained(results)
     row = {"A8": {"label": "the wrist with a window of 8", "cameras": ["wrist"], "window": 8}}
-    there = {path: content_sha256(path) for path in (tmp_path / "runs/results").glob("ckpt_*/seed_0")}
-    made = run_more(tmp_path, environment, {"options": row}, "results/eval_A8_0.json")
-    assert made["train_policy"] == ["results/ckpt_A8/seed_0"]
-    assert made["encode_latents"] == ["results/latents_wrist_m8.parquet"]
-    assert {path: content_sha256(path) for path in there} == there
-    assert read_json(tmp_path / "runs/results/ckpt_A8/seed_0/config.json")["world_window"] == 8
+    run_more(tmp_path, environment, {"options": row}, "results/eval_A8_0.json")
+    assert {**there, **trained(results)} == trained(results)
+    assert set(trained(results)) - set(there) == {"latents_wrist_m8.parquet", "ckpt_A8/seed_0"}
+    assert read_json(results / "ckpt_A8/seed_0/config.json")["world_window"] == 8
 
-    made = run_more(tmp_path, environment, {"training": {"seeds": [0, 1]}}, "results/eval_E0_0.json")
-    assert made["train_policy"] == ["results/ckpt_E0/seed_1"]
-    evaluation = read_json(tmp_path / "runs/results/eval_E0_0.json")
+    there = trained(results)
+    run_more(tmp_path, environment, {"training": {"seeds": [0, 1]}}, "results/eval_E0_0.json")
+    assert {**there, **trained(results)} == trained(results)
+    assert set(trained(results)) - set(there) == {"ckpt_E0/seed_1"}
+    evaluation = read_json(results / "eval_E0_0.json")
     assert len(set(evaluation["checkpoint"]["hashes"].values())) == 2
-    states = {seed: [] for seed in (0, 1)}
-    for episode in evaluation["episodes"]:
-        states[episode["train_seed"]].append(episode["init_state_sha256"])
-    assert states[0] == states[1]
-    assert {path: content_sha256(path) for path in there} == there
+    states = {seed: [e["init_state_id"] for e in evaluation["episodes"] if e["train_seed"] == seed] for seed in (0, 1)}
+    assert states[0] == states[1] == [0, 1]
+
+
+def trained(results):
+    """Every latent table and checkpoint: its content, and when it was made."""
+    made = [*results.glob("latents_*.parquet"), *results.glob("ckpt_*/seed_*")]
+    return {path.relative_to(results).as_posix(): (content_sha256(path), path.stat().st_mtime_ns) for path in made}
 
 
 def run_more(folder, environment, overlay, target):
-    """Run the smoke experiment with an overlay to one target; returns the outputs of each rule that ran."""
+    """Run the smoke experiment with an overlay to one target."""
     (folder / "more.yaml").write_text(yaml.safe_dump(overlay))
     command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile", "--cores", "2"]
     command += ["--directory", folder / "runs", "--configfile", SMOKE, folder / "more.yaml", "--", target]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    made = {}
-    for rule, output in re.findall(r"rule (\w+):\n(?:    input:.*\n)?    output: (\S+)", run.stderr + run.stdout):
-        made.setdefault(rule, []).append(output.rstrip(","))
-    return made
 
 
 # ---- in words -------------------------------------------------------------------------------------------------------
