@@ -10,6 +10,7 @@ if experiment.demonstrations.source == "simulate":
             "logs/record_demonstrations/task_{task}.log",
         benchmark:
             "benchmarks/out/record_demonstrations/task_{task}.tsv"
+        priority: 20  # everything waits for it
         conda:
             "../envs/pipeline.yaml"
         resources:
