@@ -23,6 +23,7 @@ VECTORS = {"observation.state": 8, "action": 7}
 @pytest.fixture(scope="module")
 def experiment():
     config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
+    config["simulation"] |= {"spread": 0}
     config["demonstrations"] |= {"held_out_per_task": 0}
     config["encoder"] |= {"image_size": SIZE, "hidden_size": 48, "layers": 1}
     config["vlm"] |= {"image_size": SIZE}

@@ -5,7 +5,7 @@ import pytest
 from world_modality.files import file_sha256, read_json, write_json
 from world_modality.manifest import write_manifest
 
-POLICY = {"policy": {"chunk_size": 16}, "vlm": {"layers": 2}}
+POLICY = {"policy": {"chunk_size": 16}, "vlm": {"layers": 2}, "held_out_per_task": 2}
 SCHEDULE = {"learning_rate": 1e-3, "warmup_steps": 5, "final_learning_rate": 1e-5}
 
 

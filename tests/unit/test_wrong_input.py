@@ -513,7 +513,7 @@ def rollout_of(option, **protocol):
 EVALUATE_CASES = {
     "task 10": ({"task": 10}, "libero_spatial has tasks 0 to 9, not 10"),
     "a negative task": ({"task": -1}, "libero_spatial has tasks 0 to 9, not -1"),
-    "initial states beyond the last": ({"first": 45}, "initial states 45 to 54: task 0 has 50"),
+    "initial states beyond the last": ({"first": 45}, "task 0: no initial state 50; there are 0 to 49"),
     "an initial state before the first": ({"first": -1}, "argument --first: -1 is not a whole number from 0"),
     "no initial state": ({"count": 0}, "argument --count: 0 is not a whole number from 1"),
     "a checkpoint that is nowhere": (
@@ -552,6 +552,7 @@ def test_evaluating_is_refused(desk, refusal, case):
     spec = desk.experiment.rollout_spec("E2").model_dump_json()
     flags = {"checkpoint": desk.made / "checkpoint", "task": 0, "seed": 0, "first": 0, "count": 10, "spec": spec}
     flags["output"] = desk.tmp / "out" / "block_0.jsonl"
+    flags["attention"] = desk.tmp / "out" / "block_0_attention.parquet"
     assert told in refusal(EVALUATE, spoiled(flags, changes, desk))
 
 
