@@ -83,7 +83,7 @@ CONFIG_KEYS = {
     "plot_prophet": {"": "figures"},
     "plot_attention": {"": "figures"},
 }
-CONFIG_KEYS["record_videos"] = CONFIG_KEYS["evaluate_policy"] | {"": "evaluation.video_size"}
+CONFIG_KEYS["record_videos"] = CONFIG_KEYS["evaluate_policy"] | {"--size": "evaluation.video_size"}
 CONFIG_KEYS["collect_evaluation"] |= {
     f"rollout.{name}": key for name, key in CONFIG_KEYS["evaluate_policy"].items() if not name.startswith("--")
 }

@@ -79,7 +79,7 @@ def dry_run(directory, *overlays, snakefile=REPOSITORY / "Snakefile"):
     assert run.returncode == 0, run.stdout + run.stderr
     return {
         output.removeprefix("results/")
-        for output in re.findall(r"--(?:output|output-json|output-text|attention) (\S+)", run.stdout)
+        for output in re.findall(r"--(?:output(?:-json|-text)?|attention(?= \S+\.parquet)) (\S+)", run.stdout)
     }
 
 
