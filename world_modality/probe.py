@@ -274,20 +274,29 @@ def render(report: Mapping[str, Any]) -> str:
     protocol, rows = report["protocol"], report["best"]
     names = list(dict.fromkeys(s["features"] for s in report["scores"]))
     by_place = {(s["target"], s["camera"], s["features"]): s for s in report["scores"]}
-    wins = ", ".join(f"{name} {sum(row['features'] == name for row in rows)}" for name in names[1:])
-    lines = [
-        f"Least error of {len(rows)} comparisons: {wins}",
+    wins = ", ".join(f"{name} {sum(row['features'] == name for row in rows)}" for name in names)
+    lines = [f"Least error of {len(rows)} comparisons: {wins}"]
+    first, *others = (name for name in names if name in protocol["encoders"])
+    for other in others:
+        less = sum(
+            by_place[row["target"], row["camera"], other]["rms_m"]
+            < by_place[row["target"], row["camera"], first]["rms_m"]
+            for row in rows
+        )
+        lines.append(f"Less error with {other} than with {first}: {less} of {len(rows)}")
+    width = max(map(len, (*names, "resting_bowl", "front + wrist"))) + 2
+    lines += [
         "",
         f"Linear probe, RMS error [mm] (and R²) on {len(protocol['held_out_episodes'])} held-out episodes; fitted on "
         f"{len(protocol['training_episodes'])}.",
         f"constant: the task's mean. pixels: {protocol['pixels']}. Latents of windows of {protocol['window']} frames.",
         "",
-        "".join(f"{cell:<15}" for cell in ("target", "camera", *names)) + "best",
+        "".join(f"{cell:<{width}}" for cell in ("target", "camera", *names)) + "best",
     ]
     for row in rows:
         place = (row["target"], row["camera"])
         cells = [by_place[(*place, name)] for name in names]
-        numbers = "".join(f"{f'{1000 * cell["rms_m"]:.1f} ({cell["r2"]:.2f})':<15}" for cell in cells)
+        numbers = "".join(f"{f'{1000 * cell["rms_m"]:.1f} ({cell["r2"]:.2f})':<{width}}" for cell in cells)
         verdict = f"{row['features']}, before {row['next']} in {row['better_in']} of {row['episodes']} episodes"
-        lines.append("".join(f"{cell:<15}" for cell in place) + numbers + verdict)
+        lines.append("".join(f"{cell:<{width}}" for cell in place) + numbers + verdict)
     return "\n".join(lines) + "\n"

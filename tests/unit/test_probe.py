@@ -1,6 +1,7 @@
 """The probe: it finds what is there and nothing else, looks at whole episodes, and says plainly which features win."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -238,7 +239,9 @@ def test_the_best_is_the_one_with_the_least_error(report):
 
 def test_the_text_says_who_wins(report):
     lines = render(report).splitlines()
-    assert lines[0].startswith("Least error of 12 comparisons: pixels ")
+    assert lines[0].startswith("Least error of 12 comparisons: constant ")
+    assert sum(map(int, re.findall(r" (\d+)(?:,|$)", lines[0].partition(":")[2]))) == 12
+    assert re.fullmatch(r"Less error with second than with first: \d+ of 12", lines[1])
     [line] = [line for line in lines if line.startswith("gripper        front          ")]
     winner = next(r for r in report["best"] if (r["target"], r["camera"]) == ("gripper", "front"))
     assert f"{winner['features']}, before {winner['next']} in {winner['better_in']} of 2 episodes" in line
