@@ -162,12 +162,14 @@ def block_range(wildcards):
 
 
 def block_flags(wildcards):
-    return block_range(wildcards) + init_states_flag(init_states_of_block(wildcards))
+    return (
+        f"{block_range(wildcards)}{init_states_flag(init_states_of_block(wildcards))}"
+    )
 
 
 def film_flags(wildcards):
     size = experiment.evaluation.video_size
-    return f"--size {size}" + init_states_flag(filmed_init_states(wildcards))
+    return f"--size {size}{init_states_flag(filmed_init_states(wildcards))}"
 
 
 def blocks_of_seed(option, task, seed):
