@@ -2,7 +2,8 @@
 
 A rule's shell exports `$RUN_PIDS`: the process that runs Snakemake, and the shell itself. When one of them is killed,
 nobody waits for the program any more, and what it would write later could overwrite what a new run made: it goes too.
-A program started by hand has no `$RUN_PIDS` and outlives its terminal as usual.
+A program started by hand has no `$RUN_PIDS` and outlives its terminal as usual. The watch begins with the first import
+of this package, for a program spends its first ten seconds and more importing.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ LOOK_EVERY = 0.25  # seconds between two looks at the processes it dies with
 
 def run(main: Callable[[], None]) -> None:
     """Call `main`; an `InputError` ends the process with its message and status 1, anything else with a traceback."""
-    processes = [Path("/proc", pid) for pid in os.environ.get("RUN_PIDS", "").split()]
-    if processes:
-        threading.Thread(target=_die_with, args=(processes,), daemon=True).start()
     try:
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+def watch_run() -> None:
+    """From now on die with the processes that `$RUN_PIDS` names."""
+    processes = [Path("/proc", pid) for pid in os.environ.get("RUN_PIDS", "").split()]
+    if processes:
+        threading.Thread(target=_die_with, args=(processes,), daemon=True).start()
 
 
 def _die_with(processes: list[Path]) -> None:

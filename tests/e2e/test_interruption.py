@@ -99,7 +99,7 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
             kill(kind, run, directory, draw)
             interrupted += 1
         run.wait(PATIENCE)  # after the kill of a program, Snakemake lets the other one finish
-        wait_until_quiet(directory, seconds=60)
+        wait_until_quiet(directory, seconds=15)
         if Path("results").is_dir() and any(Path("results").glob("[!.]*")):
             assert [p for _, problems in verify("results") for p in problems] == []
     assert interrupted >= 10

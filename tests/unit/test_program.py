@@ -1,0 +1,37 @@
+"""A program dies with the run that started it, even while it is still importing its libraries."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def program(run_pids, code):
+    environment = os.environ | {"RUN_PIDS": run_pids, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    "code", ["import world_modality, time; time.sleep(600)", "import world_modality.train_llm_vla"]
+)
+def test_a_program_dies_with_its_run(code):
+    run = subprocess.Popen(["sleep", "600"])
+    started = program(f"{os.getpid()} {run.pid}", f"{code}; import time; time.sleep(600)")
+    time.sleep(1)
+    assert started.poll() is None
+    run.kill()
+    run.wait()
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == -signal.SIGKILL
+    assert "the run that started this program is gone" in said
+
+
+def test_a_program_started_by_hand_watches_nothing():
+    started = program("", "import world_modality, threading; assert threading.active_count() == 1")
+    assert started.wait(timeout=60) == 0
