@@ -116,7 +116,7 @@ class VideoEncoder:
             raise InputError(f"windows have shape {tuple(windows.shape)}, expected (N, m, 3, H, W)")
         self.check_window(windows.shape[1])
         frames = windows.to(self.model.device).flatten(0, 1)
-        pixels = self._preprocess(frames).unflatten(0, windows.shape[:2])
+        pixels = self.preprocess(frames).unflatten(0, windows.shape[:2])
         tokens = self.model(pixels, skip_predictor=True).last_hidden_state  # (N, tokens, D)
         return tokens.float().mean(1)
 
@@ -126,7 +126,7 @@ class VideoEncoder:
         if window < 1 or (window > tubelet and window % tubelet):
             raise InputError(f"a window of {window} frames: V-JEPA 2 takes up to {tubelet} or a multiple of {tubelet}")
 
-    def _preprocess(self, frames: Tensor) -> Tensor:
+    def preprocess(self, frames: Tensor) -> Tensor:
         """(n, 3, H, W) uint8 or float in [0, 1] → (n, 3, S, S) float32, normalized."""
         size = (self.image_size, self.image_size)
         pixels = _unit_range(frames)

@@ -263,7 +263,7 @@ def _average(target: nn.Module, context: nn.Module, momentum: float) -> None:
 
 def _pixels(video: VideoEncoder, windows: Tensor) -> Tensor:
     """(B, m, 3, S, S) uint8 → float32, as the encoder is given it."""
-    return video._preprocess(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
+    return video.preprocess(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
 
 
 def _grid(video: VideoEncoder, window: int) -> tuple[int, int, int]:
