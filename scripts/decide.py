@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from world_modality.comparison import read_evaluation
-from world_modality.decision import decide, read_pickup
+from world_modality.decision import Pickup, decide
 from world_modality.files import write_json, write_text
 from world_modality.foresight import read_foresight
 from world_modality.program import existing, run
@@ -36,7 +36,7 @@ def main() -> None:
     with making(arguments.output_json, __file__, inputs, arguments.spec) as output:
         evaluations = [read_evaluation(path) for path in arguments.evaluations]
         foresights = [read_foresight(path) for path in arguments.foresights]
-        pickup, fairness = read_pickup(arguments.pickup), read_content(arguments.fairness)
+        pickup, fairness = Pickup.read(arguments.pickup), read_content(arguments.fairness)
         verdict = decide(pickup, evaluations, arguments.spec, fairness, foresights)
         write_json(output, verdict.as_json())
     write_text(arguments.output_text, render(verdict))

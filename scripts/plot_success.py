@@ -6,7 +6,7 @@ Reads `decision.json`; writes one SVG for people, which no other stage reads.
 import argparse
 from pathlib import Path
 
-from world_modality.decision import read_verdict
+from world_modality.decision import Verdict
 from world_modality.figures import plot_success, save
 from world_modality.program import existing, run
 from world_modality.provenance import making
@@ -22,7 +22,7 @@ parser.add_argument("--output", type=Path, required=True, help="figure to write 
 def main() -> None:
     arguments = parser.parse_args()
     with making(arguments.output, __file__, {"decision": arguments.decision}, arguments.spec) as figure:
-        save(plot_success(read_verdict(arguments.decision), arguments.spec), figure)
+        save(plot_success(Verdict.read(arguments.decision), arguments.spec), figure)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,12 @@ class WorldPath(_Record):
     copy_last: float = Field(description="the same loss of repeating the last latent")
 
 
+class RolledOut(_Record):
+    """What an option changes at rollout, as far as pairing needs it."""
+
+    noise_stream: int = Field(ge=0, description="stream of the flow noise; 0: that of all options but a calibration")
+
+
 class Task(_Record):
     id: int = Field(ge=0)
     description: str = Field(min_length=1)
@@ -64,6 +70,7 @@ class Evaluation(_Record):
     """Every episode of one option on one task."""
 
     protocol: dict[str, Any]
+    rollout: RolledOut
     checkpoint: Checkpoint
     task: Task
     suite_tasks: int = Field(gt=0, description="tasks in the whole suite")
@@ -200,7 +207,8 @@ def check_comparable(evaluations: Sequence[Evaluation], reference: str) -> None:
                 f"but {task.description!r} in {references[task.id].name}"
             )
     _check_checkpoints(evaluations)
-    _check_paired(episode_table(evaluations), reference)
+    streams = {e.option: e.rollout.noise_stream for e in evaluations}
+    _check_paired(episode_table(evaluations), reference, streams)
 
 
 def _check_same_experiment(evaluation: Evaluation, reference: Evaluation) -> None:
@@ -239,8 +247,8 @@ def _check_checkpoints(evaluations: Iterable[Evaluation]) -> None:
                 )
 
 
-def _check_paired(episodes: pl.DataFrame, reference: str) -> None:
-    """Every option has the reference's episodes, run under the same conditions."""
+def _check_paired(episodes: pl.DataFrame, reference: str, streams: Mapping[str, int]) -> None:
+    """Every option has the reference's episodes, run under the same conditions; noise is the same within a stream."""
     expected = episodes.filter(option=reference)
     for (option,), own in episodes.group_by("option", maintain_order=True):
         joined = own.join(expected, on=EPISODE_KEY, how="full", suffix="_reference", coalesce=True).sort(EPISODE_KEY)
@@ -252,7 +260,8 @@ def _check_paired(episodes: pl.DataFrame, reference: str) -> None:
                     f"eval_{lacking}_{row['task']}.json: unpaired episode: it lacks {_episode(row)}, "
                     f"which eval_{having}_{row['task']}.json has"
                 )
-        for condition in CONDITIONS:
+        same_noise = streams[option] == streams[reference]
+        for condition in CONDITIONS if same_noise else [c for c in CONDITIONS if c != "noise_seed"]:
             differing = joined.filter(pl.col(condition) != pl.col(f"{condition}_reference"))
             if len(differing):
                 row = differing.row(0, named=True)

@@ -274,6 +274,7 @@ class Experiment(Section):
             world_cameras=source.cameras,
             rollout_cameras=option.rollout_cameras,
             window=option.rollout_window,
+            noise_stream=option.rollout_noise,
             protocol=EvalProtocol(
                 simulation=self.simulation,
                 horizon=self.evaluation.horizon,

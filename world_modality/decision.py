@@ -3,7 +3,8 @@
 `judge_pickup` makes `results/pickup.json` (a `Pickup`) from the evaluations of the options in `run` on the pickup tasks
 and nothing else; `decide` makes `results/decision.json` (a `Verdict`) from that and from all evaluations, the scheduled
 options' among them. The fields of these two models are the files' schema. "At least as good" is pooled success on the
-pickup tasks, as the experiment says; tests and intervals are reported beside it and never change the branch.
+pickup tasks, as the experiment says; what the numbers are worth (`judgement`) is reported beside it and never changes
+the branch.
 
 The first token whose condition holds (E0, E2, A, C: `decision.baseline`, `.world`, `.wrist`, `.fusion`):
 
@@ -20,11 +21,11 @@ Only the options in these roles can be adopted, and a role is never given to a r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from world_modality.comparison import (
     ComparisonError,
@@ -34,22 +35,13 @@ from world_modality.comparison import (
     check_complete,
     episode_table,
 )
-from world_modality.errors import InputError
+from world_modality.documents import Document
 from world_modality.evaluation import STAGES
 from world_modality.foresight import Foresight, View
-from world_modality.records import read_content
+from world_modality.judgement import Comparison, Family, Worth, compare, worth
 from world_modality.sections import Decision, OptionName, Scale
 from world_modality.specs import DecisionSpec, JudgeSpec
-from world_modality.statistics import (
-    Interval,
-    chance_of_worse_if_equal,
-    count_further,
-    count_pairs,
-    mcnemar_exact,
-    paired_difference_interval,
-    sign_test,
-    wilson_interval,
-)
+from world_modality.statistics import Interval, rate_interval
 
 Branch = Literal["success", "wrist"]
 Token = Literal[
@@ -62,15 +54,7 @@ Token = Literal[
 ]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data for `files.write_json`."""
-        return self.model_dump(mode="json")
-
-
-class Counts(_Model):
+class Counts(Document):
     successes: int
     episodes: int
 
@@ -79,12 +63,12 @@ class Counts(_Model):
         return self.successes / self.episodes
 
 
-class OptionCounts(_Model):
+class OptionCounts(Document):
     tasks: dict[int, Counts]
     pooled: Counts
 
 
-class Pickup(_Model):
+class Pickup(Document):
     """`pickup.json`: the checkpoint's verdict."""
 
     baseline: OptionName
@@ -96,9 +80,10 @@ class Pickup(_Model):
 
 class Rate(Counts):
     interval: Interval = Field(description="Wilson interval of the success rate")
+    exact: Interval = Field(description="the same by Clopper and Pearson: never too narrow, and wider")
 
 
-class PickupCounts(_Model):
+class PickupCounts(Document):
     """How far the episodes of one option came on the pickup tasks."""
 
     furthest: dict[str, int] = Field(description="episodes by the furthest stage they reached; none: not one")
@@ -106,7 +91,7 @@ class PickupCounts(_Model):
     slips: int
 
 
-class OptionResult(_Model):
+class OptionResult(Document):
     name: OptionName
     label: str
     checkpoint_of: OptionName | None
@@ -124,27 +109,7 @@ class OptionResult(_Model):
     )
 
 
-class Comparison(_Model):
-    """An option against a reference, paired by episode over the pickup tasks."""
-
-    option: OptionName
-    reference: OptionName
-    both: int
-    only_reference: int
-    only_option: int
-    neither: int
-    difference: float = Field(description="success rate of the option minus that of the reference")
-    interval: Interval = Field(description="Newcombe's paired interval of the difference")
-    p_two_sided: float = Field(description="McNemar's exact test")
-    p_worse: float = Field(description="the same, one-sided: the option is worse than the reference")
-    further: tuple[int, int, int] | None = Field(
-        description="pairs in which the option came further in the pickup, the reference did, or neither"
-    )
-    p_further: float | None = Field(description="exact sign test of the first two, two-sided")
-    chance_of_worse_if_equal: float = Field(description="that equals give `option < reference` on these pairs")
-
-
-class Verdict(_Model):
+class Verdict(Document):
     """`decision.json`: everything the decision rests on."""
 
     token: Token
@@ -159,6 +124,15 @@ class Verdict(_Model):
     protocol: dict[str, Any]
     options: list[OptionResult]
     comparisons: list[Comparison]
+    worth: Worth = Field(description="of the pairs of the primary comparison")
+
+    @property
+    def primary(self) -> Comparison:
+        """The comparison the branch rests on."""
+        return self.comparison(self.settings.world, self.settings.baseline)
+
+    def comparison(self, option: str, reference: str) -> Comparison:
+        return next(c for c in self.comparisons if (c.option, c.reference) == (option, reference))
 
     def option(self, name: str | None) -> OptionResult | None:
         """The result of one option; None where it was not run."""
@@ -239,40 +213,16 @@ def _check_spec(evaluations: Iterable[Evaluation], spec: JudgeSpec) -> None:
             raise ComparisonError(
                 f"{e.name}: rolled out {e.checkpoint.source_option}'s checkpoint, not {_source(spec, e.option)}'s"
             )
+        if e.rollout.noise_stream != spec.options[e.option].rollout_noise:
+            raise ComparisonError(
+                f"{e.name}: rolled out under noise stream {e.rollout.noise_stream}, "
+                f"not {spec.options[e.option].rollout_noise}"
+            )
         if _predicts(spec, e.option) and e.world is None:
             raise ComparisonError(f"{e.name}: says nothing about the world path (`world` is null)")
 
 
 # ---- the verdict ----------------------------------------------------------------------------------------------------
-
-
-def read_pickup(path: str | Path) -> Pickup:
-    """Read `pickup.json`.
-
-    Raises:
-        ComparisonError: it is missing or malformed.
-    """
-    return _read(path, Pickup, "pickup.json")
-
-
-def read_verdict(path: str | Path) -> Verdict:
-    """Read `decision.json`.
-
-    Raises:
-        ComparisonError: it is missing or malformed.
-    """
-    return _read(path, Verdict, "decision.json")
-
-
-def _read(path: str | Path, model: type[_Model], kind: str) -> Any:
-    try:
-        return model.model_validate(read_content(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise ComparisonError(f"{path}: not a {kind}: {where}: {first['msg']}") from None
-    except (OSError, InputError) as error:
-        raise ComparisonError(f"{path}: not a {kind} ({error})") from None
 
 
 def decide(
@@ -301,6 +251,9 @@ def decide(
     _check_audited(names, spec, fairness)
     foreseen = _check_foresights(foresights, names, spec)
     table = episode_table(evaluations)
+    other_noise = [name for name in names if spec.options[name].rollout_noise]
+    comparisons = compare(table, _compared(names, spec), decision, other_noise)
+    primary = next(c for c in comparisons if c.family == "primary")
     pooled = {name: _count(evaluations, name, decision.pickup_tasks).pooled for name in names}
     return Verdict(
         token=choose_token(pooled, decision),
@@ -313,8 +266,9 @@ def decide(
         initial_states=table.group_by("task").agg(pl.col("init_state_id").n_unique())["init_state_id"].max(),
         training_seeds=sorted(table["train_seed"].unique()),
         protocol=evaluations[0].protocol,
-        options=[_result(name, evaluations, pooled, spec, foreseen.get(name)) for name in names],
-        comparisons=[_compare(table, *pair, decision) for pair in _compared(names, spec)],
+        options=[_result(name, evaluations, table, spec, foreseen.get(name)) for name in names],
+        comparisons=comparisons,
+        worth=worth(primary.success, decision),
     )
 
 
@@ -363,28 +317,24 @@ def _check_foresights(foresights: Sequence[Foresight], names: Sequence[str], spe
 
 
 def _result(
-    name: str,
-    evaluations: Sequence[Evaluation],
-    pooled: dict[str, Counts],
-    spec: DecisionSpec,
-    foresight: View | None,
+    name: str, evaluations: Sequence[Evaluation], table: pl.DataFrame, spec: DecisionSpec, foresight: View | None
 ) -> OptionResult:
-    counts, decision = _count(evaluations, name), spec.decision
+    decision, tasks = spec.decision, sorted({e.task.id for e in evaluations})
     world = next(e.world for e in evaluations if e.option == name)
     schedules = {e.option: e.learning_schedule for e in evaluations}
     own = {k: v for k, v in schedules[name].items() if v != schedules[decision.baseline][k]}
     weakest = min((min(p.gate, p.action_change_rms) for p in (world or {}).values()), default=None)
+    pickup, baseline = (_rate(table, option, decision.pickup_tasks, decision) for option in (name, decision.baseline))
+    blind = not _sees(spec, name)
     return OptionResult(
         name=name,
         label=spec.labels[name],
         checkpoint_of=spec.options[name].checkpoint_of,
-        tasks={task: _rate(c, decision) for task, c in counts.tasks.items()},
-        pickup=_rate(pooled[name], decision),
-        all_tasks=_rate(counts.pooled, decision),
-        blind_as_good=name != decision.baseline
-        and not _sees(spec, name)
-        and pooled[name].successes >= pooled[decision.baseline].successes,
-        eyes_shut=spec.options[name].checkpoint_of == decision.baseline and not _sees(spec, name),
+        tasks={task: _rate(table, name, [task], decision) for task in tasks},
+        pickup=pickup,
+        all_tasks=_rate(table, name, tasks, decision),
+        blind_as_good=name != decision.baseline and blind and pickup.successes >= baseline.successes,
+        eyes_shut=spec.options[name].checkpoint_of == decision.baseline and blind,
         world=world,
         learning_schedule=own or None,
         progress=_progress([e for e in evaluations if e.option == name and e.task.id in decision.pickup_tasks]),
@@ -405,36 +355,30 @@ def _progress(evaluations: Iterable[Evaluation]) -> PickupCounts | None:
     )
 
 
-def _rate(counts: Counts, decision: Decision) -> Rate:
-    interval = wilson_interval(counts.successes, counts.episodes, decision.confidence)
-    return Rate(successes=counts.successes, episodes=counts.episodes, interval=interval)
+def _rate(table: pl.DataFrame, option: str, tasks: Sequence[int], decision: Decision) -> Rate:
+    """Successes on some tasks; episodes of several checkpoints from one initial state count as a cluster."""
+    own = table.filter(pl.col("task").is_in(list(tasks)), option=option).sort("task", "init_state_id", "train_seed")
+    repeats = own["train_seed"].n_unique()
+    outcomes = own["success"].to_numpy().astype(np.int64).reshape(-1, repeats)
+    return Rate(
+        successes=int(outcomes.sum()),
+        episodes=outcomes.size,
+        interval=rate_interval(outcomes, decision.confidence, "wilson"),
+        exact=rate_interval(outcomes, decision.confidence, "beta"),
+    )
 
 
-def _compared(names: Sequence[str], spec: DecisionSpec) -> list[tuple[str, str]]:
+def _compared(names: Sequence[str], spec: DecisionSpec) -> dict[tuple[str, str], Family]:
     """Trained options against the baseline, borrowed checkpoints against their owner, the fusion against E2 and A."""
     decision = spec.decision
-    pairs = [(name, decision.baseline) for name in names if _source(spec, name) == name]
-    pairs += [(name, _source(spec, name)) for name in names if _source(spec, name) != name]
+    pairs = [(decision.world, decision.baseline)]
+    pairs += [(name, decision.baseline) for name in names if _source(spec, name) == name]
     pairs += [(decision.fusion, other) for other in (decision.world, decision.wrist) if decision.fusion]
-    return [(a, b) for a, b in dict.fromkeys(pairs) if a != b and {a, b} <= set(names)]
+    pairs += [(name, _source(spec, name)) for name in names if _source(spec, name) != name]
+    return {(a, b): _family(a, decision) for a, b in pairs if a != b and {a, b} <= set(names)}
 
 
-def _compare(table: pl.DataFrame, option: str, reference: str, decision: Decision) -> Comparison:
-    counts = count_pairs(table, option, reference, decision.pickup_tasks)
-    has_stages = not table.filter(pl.col("task").is_in(decision.pickup_tasks))["stages"].has_nulls()
-    further = count_further(table, option, reference, decision.pickup_tasks) if has_stages else None
-    return Comparison(
-        option=option,
-        reference=reference,
-        both=counts.both,
-        only_reference=counts.only_reference,
-        only_option=counts.only_option,
-        neither=counts.neither,
-        difference=counts.difference,
-        interval=paired_difference_interval(counts, decision.confidence),
-        p_two_sided=mcnemar_exact(counts),
-        p_worse=mcnemar_exact(counts, "less"),
-        further=further,
-        p_further=sign_test(*further[:2]) if further else None,
-        chance_of_worse_if_equal=chance_of_worse_if_equal(counts.discordant),
-    )
+def _family(option: str, decision: Decision) -> Family:
+    if option == decision.world:
+        return "primary"
+    return "adoption" if option in (decision.wrist, decision.fusion) else "controls"

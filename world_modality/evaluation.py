@@ -49,9 +49,9 @@ def env_seed(task_id: int, init_state_id: int) -> int:
     return _seed("env", task_id, init_state_id)
 
 
-def noise_seed(task_id: int, init_state_id: int, chunk: int = 0) -> int:
+def noise_seed(task_id: int, init_state_id: int, chunk: int = 0, stream: int = 0) -> int:
     """Seed of one chunk's flow noise; 31 bits. An episode records its first chunk's."""
-    return _seed("noise", task_id, init_state_id, chunk)
+    return _seed("noise", task_id, init_state_id, chunk, *([stream] if stream else []))
 
 
 def init_state_seed(task_id: int, init_state_id: int, draw: int) -> int:
@@ -129,6 +129,7 @@ def collect_evaluation(
             "images": rollout.images,
             "world_cameras": list(rollout.rollout_cameras or rollout.world_cameras),
             "window": rollout.window,
+            "noise_stream": rollout.noise_stream,
         },
         "checkpoint": {
             "option": rollout.option,
@@ -148,6 +149,8 @@ def _check_row(row: dict, rollout: RolloutSpec, task_id: int, hashes: dict[int, 
         "option": rollout.option,
         "task": task_id,
         "checkpoint_sha256": hashes.get(row["train_seed"]),
+        "env_seed": env_seed(task_id, row["init_state_id"]),
+        "noise_seed": noise_seed(task_id, row["init_state_id"], stream=rollout.noise_stream),
         "protocol_sha256": text_sha256(rollout.protocol.model_dump_json()),
         "versions": versions,
     }

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -210,6 +211,7 @@ def roll_out(
     """Run one episode to success or the horizon. `watch` is called on every control step (videos)."""
     protocol, task = pilot.spec.protocol, simulation.task_description
     seed = env_seed(simulation.task_id, init_state_id)
+    noise = partial(noise_seed, simulation.task_id, init_state_id, stream=pilot.spec.noise_stream)
     pilot.reset()
     observation = simulation.reset(seed, init_state, pilot.cameras_at(0))
     tracker = PickupTracker() if simulation.placement else None
@@ -218,7 +220,7 @@ def roll_out(
         chunk, within = divmod(step, protocol.n_action_steps)
         if within == 0:
             with attention.chunk(step) if attention else nullcontext():
-                actions = pilot.act(observation, task, noise_seed(simulation.task_id, init_state_id, chunk))
+                actions = pilot.act(observation, task, noise(chunk))
         elif pilot.cameras_at(step):
             pilot.observe(observation, task)
         observation, success = simulation.step(actions[within], pilot.cameras_at(step + 1))
@@ -233,7 +235,7 @@ def roll_out(
         init_state_id=init_state_id,
         init_state_sha256=init_state_sha256(init_state),
         env_seed=seed,
-        noise_seed=noise_seed(simulation.task_id, init_state_id),
+        noise_seed=noise(),
         train_seed=train_seed,
         success=bool(success),
         steps=step,

@@ -273,13 +273,31 @@ class Decision(Tree):
     """The tree, and the thresholds of what is reported beside it."""
 
     min_baseline_success: Fraction = Field(description="below this pooled pickup success of the baseline: VOID")
-    confidence: float = Field(gt=0.5, lt=1, description="confidence level of the reported intervals")
+    confidence: float = Field(
+        gt=0.5,
+        lt=1,
+        description="of all intervals; a verdict is read off one of their ends, so it is false at most half as often "
+        "as the interval misses",
+    )
     margin: float = Field(
         gt=0, lt=1, description="non-inferiority margin: a loss of pickup success that would not matter [fraction]"
+    )
+    stopping: Literal["fixed", "anytime"] = Field(
+        description="fixed: the verdicts hold for a number of episodes chosen beforehand; anytime: also where the "
+        "evaluation is extended after a look at them"
+    )
+    power: float = Field(gt=0.5, lt=1, description="chance of the right verdict that `pairs to settle` asks for")
+    when_inconclusive: Literal["keep_baseline", "follow_branch", "extend"] = Field(
+        description="what the decision advises where the episodes do not tell; runs nothing and changes no branch"
     )
     min_world_effect: float = Field(
         ge=0, description="|tanh(gate)| or action change (RMS) below this: the decision says `world path inactive`"
     )
+
+    @property
+    def level(self) -> float:
+        """Largest chance of a false verdict, of each of its two kinds."""
+        return (1 - self.confidence) / 2
 
 
 class Figures(Section):
@@ -324,6 +342,12 @@ class OptionRow(Section):
         le=64,
         description="with checkpoint_of: another window m at rollout, a known mismatch [frames]",
     )
+    rollout_noise: int = Field(
+        default=0,
+        ge=0,
+        description="with checkpoint_of: another stream of flow noise at rollout, to see what chance alone does; "
+        "0: that of all other options",
+    )
 
     @model_validator(mode="after")
     def _check(self):
@@ -339,7 +363,7 @@ class OptionRow(Section):
             raise ValueError(f"memory {self.memory} is for rollout alone: name the checkpoint_of another option")
         if self.window and not self.cameras:
             raise ValueError("window without cameras: name the cameras of the world latents")
-        for name in ("rollout_cameras", "rollout_window"):
+        for name in ("rollout_cameras", "rollout_window", "rollout_noise"):
             if getattr(self, name) and not self.checkpoint_of:
                 raise ValueError(f"{name}: only a row with checkpoint_of may differ at rollout from its training")
         return self

@@ -85,6 +85,7 @@ class RolloutSpec(Section):
     world_cameras: tuple[Camera, ...]
     rollout_cameras: tuple[Camera, ...]
     window: int | None
+    noise_stream: int
     protocol: EvalProtocol
 
 

@@ -1,7 +1,7 @@
 """The text a person reads: `decision.txt`, a pure function of the `Verdict` in `decision.json`.
 
-Line 1 is the token alone. Nothing in the text depends on when, where or how fast it was made, and no line is wider
-than `WIDTH` columns.
+Line 1 is the token alone, line 2 what the comparison behind the branch is worth. Nothing in the text depends on when,
+where or how fast it was made, and no line is wider than `WIDTH` columns.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from world_modality.decision import Comparison, Counts, OptionResult, Rate, Verdict
+from world_modality.decision import Counts, OptionResult, Rate, Verdict
 from world_modality.evaluation import STAGES
 from world_modality.foresight import PREDICTORS
+from world_modality.judgement import Comparison, Judgement
 from world_modality.statistics import Interval
 
 WIDTH = 100
@@ -32,6 +33,19 @@ NEXT = {
     "KEEP_BASELINE": "Keep {E0}.",
     "WRIST_EXPERIMENT_PENDING": "Run the wrist experiment ({A}) when the budget allows.",
 }
+ADVICE = {
+    "keep_baseline": "keep {E0}",
+    "follow_branch": "follow the branch",
+    "extend": "evaluate more episodes",
+}
+RULES = {
+    "VOID_BASELINE_TOO_WEAK": "{E0} below decision.min_baseline_success",
+    "WORLD_HELPS_OR_NEUTRAL": "{E2} ≥ {E0}, and {C} not run or not above {E2}",
+    "ADOPT_FUSION": "{E2} ≥ {E0} and {C} > {E2}; or {E2} < {E0}, {C} ≥ {E0} and {C} > {A}",
+    "ADOPT_WRIST": "{E2} < {E0}, {A} ≥ {E0}, and {C} not run, below {E0} or not above {A}",
+    "KEEP_BASELINE": "{E2} < {E0}, and no retrained wrist option that was run ≥ {E0}",
+    "WRIST_EXPERIMENT_PENDING": "{E2} < {E0}, and neither {A} nor {C} was run",
+}
 SCALES = {
     "embedded": "Embedded scale: shows that the machinery works; says nothing about SmolVLA, V-JEPA 2 ViT-g or LIBERO "
     "at full scale.",
@@ -43,7 +57,7 @@ SCALES = {
 def render(verdict: Verdict) -> str:
     """The whole text of `decision.txt`."""
     parts = [
-        [verdict.token],
+        [verdict.token, _headline(verdict)],
         _plain_words(verdict),
         ["THE TREE", *_tree(verdict)],
         ["SUCCESSES", *_successes(verdict)],
@@ -70,6 +84,19 @@ def _roles(verdict: Verdict) -> dict[str, str]:
 
 
 # ---- what it says ---------------------------------------------------------------------------------------------------
+
+
+def _headline(verdict: Verdict) -> str:
+    """What the comparison behind the branch is worth, in one line."""
+    primary, worth, settings = verdict.primary, verdict.worth, verdict.settings
+    judged = primary.success
+    correlation = "none" if primary.correlation is None else f"{primary.correlation:.2f}"
+    line = (
+        f"{judged.conclusion}  {primary.option} : {primary.reference}  branch {verdict.branch}  bare rule errs "
+        f"{100 * worth.bare_rule_error:.0f}% (N {worth.pairs:.0f}, correlation {correlation})"
+    )
+    advice = ADVICE[settings.when_inconclusive].format(**_roles(verdict))
+    return f"{line}  default: {advice}" if judged.conclusion == "INCONCLUSIVE" else line
 
 
 def _plain_words(verdict: Verdict) -> list[str]:
@@ -124,6 +151,7 @@ def _tree(verdict: Verdict) -> list[str]:
         taken = reached and token in (None, verdict.token)
         lines.append(f"{'=>' if taken else '  '} {text:<52}{token or ''}".rstrip())
     lines.append(f"   {_score(verdict, a)}; {_score(verdict, c)}")
+    lines.append(f"   {verdict.token}: {RULES[verdict.token].format(**_roles(verdict))}")
     if helps and a in verdict.scheduled:
         lines.append(f"   {a} was run beside the tree (wrist_experiment: {settings.wrist_experiment})")
     return lines
@@ -138,35 +166,70 @@ def _successes(verdict: Verdict) -> list[str]:
         rows.append(_rate_row("pickup tasks", option.pickup))
         if set(verdict.tasks) != set(verdict.settings.pickup_tasks):
             rows.append(_rate_row("all tasks", option.all_tasks))
-    header = ["", "successes", "rate", f"{_confidence(verdict)} interval (Wilson)"]
+    header = ["", "successes", "rate", f"{_confidence(verdict)} interval (Wilson)", "(Clopper-Pearson)"]
     instructions = [f"Task {task}: {instruction}" for task, instruction in sorted(verdict.tasks.items())]
     return [*instructions, *_table(header, rows)]
 
 
 def _rate_row(label: str, rate: Rate) -> list[str]:
-    return [f"  {label}", _count(rate), f"{100 * rate.rate:.1f}%", _percents(rate.interval)]
+    return [f"  {label}", _count(rate), f"{100 * rate.rate:.1f}%", _percents(rate.interval), _percents(rate.exact)]
 
 
 def _comparisons(verdict: Verdict) -> list[str]:
-    header = ["1st : 2nd", "both", "1st", "2nd", "none", "difference", "interval", "p", "p worse"]
-    rows = [
+    counts = [
         [
-            f"{c.option} : {c.reference}",
+            _pair(c),
             *(str(n) for n in (c.both, c.only_option, c.only_reference, c.neither)),
-            f"{100 * c.difference:+.1f}",
-            _percents(c.interval, sign="+"),
-            _p_value(c.p_two_sided),
-            _p_value(c.p_worse),
+            "-" if c.correlation is None else f"{c.correlation:+.2f}",
         ]
         for c in verdict.comparisons
     ]
-    return [
-        *_table(header, rows),
-        "Pairs of episodes with the same task, initial state, environment seed and training seed, by who succeeded: "
-        "both, only the 1st, only the 2nd, none. Difference: success rate of the 1st minus that of the 2nd in "
-        f"percentage points, with Newcombe's paired {_confidence(verdict)} interval. p: McNemar's exact test, "
-        "two-sided; p worse: one-sided, the 1st is worse. Not corrected for the number of comparisons.",
+    judged = [
+        [_pair(c), f"{100 * c.success.difference:+.1f}", *_judged(c.success, c.success.p_two_sided)]
+        for c in verdict.comparisons
     ]
+    return [
+        *_table(["1st : 2nd", "both", "1st", "2nd", "none", "correlation"], counts),
+        "Pairs of episodes with the same task, initial state, seeds of simulator and noise, and training seed, by who "
+        "succeeded: both, only the 1st, only the 2nd, none; and the correlation (phi) of the two outcomes.",
+        "",
+        *_table(["1st : 2nd", "difference", "interval", "p", "p worse", "p margin", "verdict"], judged),
+        *_reading(verdict),
+    ]
+
+
+def _judged(judgement: Judgement, *first: float) -> list[str]:
+    """Cells of a judgement: interval, p-values, conclusion."""
+    p_values = (*first, judgement.p_worse, judgement.p_non_inferior)
+    return [_percents(judgement.interval, sign="+"), *map(_p_value, p_values), judgement.conclusion]
+
+
+def _reading(verdict: Verdict) -> list[str]:
+    """How the table of comparisons is read."""
+    settings = verdict.settings
+    how = {
+        "fixed": "by McNemar's exact test (p, p worse) and Tango's score test (p margin, interval), valid for a number "
+        "of episodes chosen beforehand (decision.stopping: fixed)",
+        "anytime": "by e-processes, valid however often one looks and extends (decision.stopping: anytime)",
+    }
+    return [
+        "Difference: success rate of the 1st minus that of the 2nd in percentage points, with its "
+        f"{_confidence(verdict)} interval. p: they differ. p worse: the 1st is worse. p margin: the 1st loses less "
+        f"than {100 * settings.margin:g} points. All {how[settings.stopping]}.",
+        f"NON_INFERIOR: p margin at most {settings.level:g}. INFERIOR: not that, and p worse at most "
+        f"{settings.level:g}. INCONCLUSIVE: neither. {_corrected(verdict)}",
+    ]
+
+
+def _corrected(verdict: Verdict) -> str:
+    families = {
+        family: [_pair(c) for c in verdict.comparisons if c.family == family] for family in ("adoption", "controls")
+    }
+    several = [pairs for pairs in families.values() if len(pairs) > 1]
+    if not several:
+        return "No p-value needed a correction for the number of comparisons."
+    named = "; ".join(_list(pairs) for pairs in several)
+    return f"P-values are corrected for their number (Holm) among: {named}."
 
 
 def _has_progress(verdict: Verdict) -> bool:
@@ -183,85 +246,90 @@ def _progress(verdict: Verdict) -> list[str]:
         if (progress := option.progress)
     ]
     pairs = [
-        [f"{c.option} : {c.reference}", *(str(count) for count in c.further), _p_value(c.p_further)]
+        [_pair(c), *(str(count) for count in (judged.wins, judged.losses, judged.ties)), *_judged(judged)]
         for c in verdict.comparisons
+        if (judged := c.progress)
     ]
     return [
         *_table(["", *stages, "attempts", "slips"], rows),
         "Episodes by the furthest stage they reached (a bowl pushed onto the plate was not placed), and "
         "the attempts at grasping and the slips in all of them.",
         "",
-        *_table(["1st : 2nd", "1st further", "2nd further", "equally far", "p"], pairs),
-        "Pairs as above, by who came further. p: exact sign test, two-sided, not corrected for their number.",
+        *_table(["1st : 2nd", "1st", "2nd", "equal", "interval", "p worse", "p margin", "verdict"], pairs),
+        "The same pairs by who came further, judged as above: the interval is of the share of pairs in which the 1st "
+        "came further minus the share in which the 2nd did, and the margin is one of that.",
     ]
 
 
 def _worth(verdict: Verdict) -> list[str]:
     settings = verdict.settings
-    main = _comparison(verdict, settings.world)
+    lines = [*_power(verdict), _said(verdict.primary, settings.margin)]
     adopted = {"ADOPT_WRIST": settings.wrist, "ADOPT_FUSION": settings.fusion}.get(verdict.token)
-    discordant = main.only_option + main.only_reference
-    lines = [
-        f"The branch compares two counts. If {main.option} and {main.reference} were equally good, {discordant} pairs "
-        f"on which they differ would still put {main.option} below {main.reference} "
-        f"{100 * main.chance_of_worse_if_equal:.0f}% of the time.",
-        _told_apart(main),
-    ]
-    lines += [_told_apart(_comparison(verdict, adopted))] if adopted else []
-    lines.append(_against_margin(main, settings.margin))
+    lines += [_said(verdict.comparison(adopted, settings.baseline), settings.margin)] if adopted else []
     lines += [_positive_control(verdict, option) for option in verdict.options if option.eyes_shut]
     lines.append("By the trained artifacts themselves, the options differ only in what defines them (fairness.json).")
     lines += [_own_schedule(option) for option in verdict.options if option.learning_schedule]
-    states = f"{verdict.initial_states} initial states a task"
-    if len(verdict.training_seeds) == 1:
+    states, seeds = f"{verdict.initial_states} initial states a task", len(verdict.training_seeds)
+    if seeds == 1:
         return [*lines, f"One training seed, {states}: this compares checkpoints, not methods."]
     return [
         *lines,
-        f"{len(verdict.training_seeds)} training seeds on the same {states}: episodes that share an initial state are "
-        "not independent, but the tests and intervals count them as if they were and so look too certain.",
+        f"{seeds} training seeds on the same {states}: episodes from one initial state are a cluster, and count as "
+        f"such. {verdict.primary.success.design_effect:.2f} pairs are worth one independent pair. This compares these "
+        f"{seeds} checkpoints of each option; that methods differ needs more of them.",
     ]
 
 
-def _comparison(verdict: Verdict, option: str) -> Comparison:
-    pair = (option, verdict.settings.baseline)
-    return next(c for c in verdict.comparisons if (c.option, c.reference) == pair)
+def _power(verdict: Verdict) -> list[str]:
+    """What this number of pairs can say at all."""
+    settings, worth, main = verdict.settings, verdict.worth, verdict.primary
+    option, reference, margin = main.option, main.reference, f"{100 * settings.margin:g}"
+    enough = "more than 20000" if worth.pairs_to_settle is None else f"about {worth.pairs_to_settle}"
+    test = "" if settings.stopping == "fixed" else " by a test of that many pairs chosen beforehand"
+    return [
+        f"The branch compares two counts. Were {option} and {reference} equally good, {worth.pairs:.0f} pairs of which "
+        f"{100 * worth.discordance:.0f}% tell them apart would still put {option} below {reference} "
+        f"{100 * worth.bare_rule_error:.0f}% of the time; were {option} {margin} points worse, they would not "
+        f"{100 * worth.bare_rule_miss:.0f}% of the time.",
+        f"So many pairs judge equals NON_INFERIOR in {100 * worth.non_inferior_if_equal:.0f}% of all experiments, and "
+        f"a loss of {margin} points INFERIOR in {100 * worth.inferior_if_margin:.0f}%, of twice that in "
+        f"{100 * worth.inferior_if_twice_margin:.0f}%{test}. To settle it, {enough} pairs: equals NON_INFERIOR and a "
+        f"loss of twice the margin INFERIOR, each in {100 * settings.power:g}%.",
+    ]
 
 
-def _told_apart(comparison: Comparison) -> str:
-    low, high = comparison.interval
-    verb = "tell" if low > 0 or high < 0 else "do not tell"
-    return (
-        f"{comparison.option} minus {comparison.reference}: {100 * comparison.difference:+.1f} points, interval "
-        f"{_percents(comparison.interval, sign='+')}: these episodes {verb} the two apart."
-    )
+def _said(comparison: Comparison, margin: float) -> str:
+    """What the verdict on a comparison means, in words."""
+    option, reference = comparison.option, comparison.reference
+    words = {
+        "NON_INFERIOR": f"{option} loses less than {100 * margin:g} points to {reference}, if any",
+        "INFERIOR": f"{option} is worse than {reference}",
+        "INCONCLUSIVE": f"neither that {option} is worse than {reference}, nor that it loses less than "
+        f"{100 * margin:g} points, is shown",
+    }
+    judged, progress = comparison.success, comparison.progress
+    line = f"{option} minus {reference}: {100 * judged.difference:+.1f} points, {_percents(judged.interval, sign='+')}: "
+    line += f"{words[judged.conclusion]} ({judged.conclusion}"
+    if judged.conclusion == "NON_INFERIOR" and judged.interval[1] < 0:
+        line += ", though it does lose something"
+    return f"{line}; by progress {progress.conclusion})." if progress else f"{line})."
 
 
 def _positive_control(verdict: Verdict, blind: OptionResult) -> str:
     """Whether these episodes show an effect that is there for certain."""
-    comparison = _comparison(verdict, blind.name)
-    seen = comparison.p_worse < 1 - verdict.settings.confidence
+    comparison = verdict.comparison(blind.name, verdict.settings.baseline)
+    judged = comparison.success
+    seen = judged.conclusion == "INFERIOR"
     said = "is judged worse" if seen else "is not judged worse: an effect as large as losing sight would go unseen"
     return (
         f"Positive control: {blind.name}, {comparison.reference} with its eyes shut, {said} "
-        f"({100 * comparison.difference:+.1f} points, one-sided p {_p_value(comparison.p_worse)})."
+        f"({100 * judged.difference:+.1f} points, p worse {_p_value(judged.p_worse)})."
     )
 
 
 def _own_schedule(option: OptionResult) -> str:
     values = ", ".join(f"{key} {value:g}" for key, value in sorted(option.learning_schedule.items()))
     return f"{option.name} was trained with a learning schedule of its own ({values}): a difference may come from that."
-
-
-def _against_margin(comparison: Comparison, margin: float) -> str:
-    """What the interval says about the declared margin; the branch does not depend on it."""
-    low, high = comparison.interval
-    if low > -margin:
-        said = f"{comparison.option} loses less than that"
-    elif high < -margin:
-        said = f"{comparison.option} loses more than that"
-    else:
-        said = f"whether {comparison.option} loses more or less than that is open"
-    return f"Margin of non-inferiority {100 * margin:g} points: by the interval, {said}."
 
 
 def _world_paths(verdict: Verdict) -> list[str]:
@@ -312,9 +380,15 @@ def _foresights(verdict: Verdict) -> list[str]:
 
 
 def _next(verdict: Verdict) -> list[str]:
+    settings = verdict.settings
     lines = [NEXT[verdict.token].format(**_roles(verdict))]
     if verdict.token == "WORLD_HELPS_OR_NEUTRAL" and verdict.option(verdict.settings.fusion):
         lines = ["Stay with {E2}: {C}, which sees both cameras, does not improve on it.".format(**_roles(verdict))]
+    adopted = {"ADOPT_WRIST": settings.wrist, "ADOPT_FUSION": settings.fusion}.get(verdict.token, settings.world)
+    judged = verdict.comparison(adopted, settings.baseline)
+    if judged.success.conclusion == "INCONCLUSIVE":
+        advice = ADVICE[settings.when_inconclusive].format(**_roles(verdict))
+        lines.append(f"{_pair(judged)} is INCONCLUSIVE; what is declared for that: {advice}.")
     lines += [
         f"Find out why the world path of {option.name} is inactive."
         for option in verdict.options
@@ -340,6 +414,10 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def _table_row(row: Sequence[str], widths: Sequence[int]) -> str:
     cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
     return "  ".join(cells).rstrip()
+
+
+def _pair(comparison: Comparison) -> str:
+    return f"{comparison.option} : {comparison.reference}"
 
 
 def _score(verdict: Verdict, name: str) -> str:

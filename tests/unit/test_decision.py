@@ -16,7 +16,7 @@ import yaml
 
 from world_modality.comparison import ComparisonError, read_evaluation
 from world_modality.config import load_experiment
-from world_modality.decision import Verdict, decide, judge_pickup, read_pickup
+from world_modality.decision import Pickup, Verdict, decide, judge_pickup
 from world_modality.evaluation import STAGES, Episode, block_row, collect_evaluation
 from world_modality.figures import plot_success, save
 from world_modality.files import text_sha256, write_json
@@ -44,7 +44,8 @@ EPISODES = 10  # per task and training seed
 def spec(run=("E0", "E2"), **decision):
     roles = {"baseline": "E0", "world": "E2", "wrist": "A", "fusion": "C", "pickup_tasks": list(PICKUP)}
     choices = {"wrist_experiment": "if_world_hurts", "on_success": []}
-    thresholds = {"min_baseline_success": 0.2, "confidence": 0.95, "margin": 0.1, "min_world_effect": 1e-3}
+    thresholds = {"min_baseline_success": 0.2, "confidence": 0.90, "margin": 0.1, "min_world_effect": 1e-3}
+    thresholds |= {"stopping": "fixed", "power": 0.8, "when_inconclusive": "keep_baseline"}
     decision = roles | choices | thresholds | decision
     rows = {name: {k: v for k, v in row.items() if k != "label"} for name, row in OPTIONS.items()}
     labels = {name: row["label"] for name, row in OPTIONS.items()}
@@ -91,6 +92,7 @@ def content(option, task, successes, train_seeds=(0,)):
             "source_option": source,
             "hashes": {f"seed_{seed}": sha256(f"{source} {seed}") for seed in train_seeds},
         },
+        "rollout": {"noise_stream": 0},
         "suite_tasks": 10,
         "task": {"id": task, "description": f"pick up bowl {task}"},
         "world": {f"seed_{seed}": path for seed in train_seeds} if OPTIONS[source].get("cameras") else None,
@@ -417,7 +419,7 @@ def test_an_audit_of_something_else_is_refused(tmp_path, change, message):
 def test_a_malformed_pickup_is_refused(tmp_path, text):
     (tmp_path / "pickup.json").write_text(text)
     with pytest.raises(ComparisonError, match=r"not a pickup\.json"):
-        read_pickup(tmp_path / "pickup.json")
+        Pickup.read(tmp_path / "pickup.json")
 
 
 def test_what_the_evaluator_writes_can_be_read(tmp_path):
@@ -645,7 +647,7 @@ def call(name, arguments, monkeypatch):
 
 def test_the_programs_make_the_same_bytes_in_every_process(tmp_path, monkeypatch, programs):
     call("judge_pickup.py", programs["judge_pickup.py"], monkeypatch)
-    assert read_pickup(tmp_path / "pickup.json").scheduled == ["A"]
+    assert Pickup.read(tmp_path / "pickup.json").scheduled == ["A"]
     call("decide.py", programs["decide.py"], monkeypatch)
     outputs = [tmp_path / "decision.json", tmp_path / "decision.txt"]
     here = [path.read_bytes() for path in outputs]
