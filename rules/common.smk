@@ -209,7 +209,7 @@ def known_evaluations(wildcards):
 
 
 def scheduled_options():
-    """Options the branch of the tree adds; asking for them waits for the checkpoint."""
+    """Options the plan chose for the branch of the tree; asking for them waits for the checkpoint."""
     verdict = read_json(checkpoints.judge_pickup.get().output.verdict)
     known = experiment.known_options()
     return [option for option in verdict["scheduled"] if option not in known]

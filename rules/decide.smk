@@ -2,11 +2,12 @@
 
 
 checkpoint judge_pickup:
-    """Judge the world modality on the pickup tasks and say what runs next."""
+    """Judge the world modality on the pickup tasks and plan what runs next."""
     input:
         evaluations=pickup_evaluations,
     output:
         verdict="results/pickup.json",
+        plan="results/plan.json",
     log:
         "logs/judge_pickup.log",
     conda:
@@ -18,7 +19,7 @@ checkpoint judge_pickup:
         "Judge the world modality on the pickup tasks"
     shell:
         'python "$SCRIPTS"/judge_pickup.py --evaluations {input.evaluations} --spec {params.spec:q}'
-        " --output {output.verdict} 2>&1 | tee {log}"
+        " --output {output.verdict} --plan {output.plan} 2>&1 | tee {log}"
 
 
 rule audit_fairness:

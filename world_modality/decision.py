@@ -1,9 +1,10 @@
 """The decision tree: which branch the pickup tasks chose, what runs next, and the verdict.
 
 `judge_pickup` makes `results/pickup.json` (a `Pickup`) from the evaluations of the options in `run` on the pickup tasks
-and nothing else; `decide` makes `results/decision.json` (a `Verdict`) from that and from all evaluations, the scheduled
-options' among them. The fields of these two models are the files' schema. "At least as good" is pooled success on the
-pickup tasks, as the experiment says; tests and intervals are reported beside it and never change the branch.
+and nothing else; it schedules what `world_modality.plan` chooses of the options the branch asks for. `decide` makes
+`results/decision.json` (a `Verdict`) from that and from all evaluations, the scheduled options' among them. The fields
+of these two models are the files' schema. "At least as good" is pooled success on the pickup tasks, as the experiment
+says; tests and intervals are reported beside it and never change the branch.
 
 The first token whose condition holds (E0, E2, A, C: `decision.baseline`, `.world`, `.wrist`, `.fusion`):
 
@@ -37,8 +38,9 @@ from world_modality.comparison import (
 from world_modality.errors import InputError
 from world_modality.evaluation import STAGES
 from world_modality.foresight import Foresight, View
+from world_modality.plan import Plan, choose, make_plan
 from world_modality.records import read_content
-from world_modality.sections import Decision, OptionName, Scale
+from world_modality.sections import Branch, Decision, OptionName, Scale
 from world_modality.specs import DecisionSpec, JudgeSpec
 from world_modality.statistics import (
     Interval,
@@ -51,7 +53,6 @@ from world_modality.statistics import (
     wilson_interval,
 )
 
-Branch = Literal["success", "wrist"]
 Token = Literal[
     "VOID_BASELINE_TOO_WEAK",
     "WORLD_HELPS_OR_NEUTRAL",
@@ -209,15 +210,13 @@ def judge_pickup(evaluations: Sequence[Evaluation], spec: JudgeSpec) -> Pickup:
         world=decision.world,
         options=options,
         branch=branch,
-        scheduled=_schedule(branch, spec),
+        scheduled=list(choose(spec.plan, tuple(spec.wanted(branch)))),
     )
 
 
-def _schedule(branch: Branch, spec: JudgeSpec) -> list[str]:
-    decision = spec.decision
-    wanted = [decision.wrist] if branch == "wrist" or decision.wrist_experiment == "always" else []
-    wanted += decision.on_success if branch == "success" else []
-    return [name for name in dict.fromkeys(wanted) if name not in spec.run]
+def plan_branch(branch: Branch, spec: JudgeSpec) -> Plan:
+    """Which of the options that a branch asks for are run, as `Pickup.scheduled` says, and when."""
+    return make_plan(spec.plan, spec.wanted(branch))
 
 
 def _count(evaluations: Iterable[Evaluation], option: str, tasks: Iterable[int] | None = None) -> OptionCounts:
@@ -255,6 +254,15 @@ def read_pickup(path: str | Path) -> Pickup:
     return _read(path, Pickup, "pickup.json")
 
 
+def read_plan(path: str | Path) -> Plan:
+    """Read `plan.json`.
+
+    Raises:
+        ComparisonError: it is missing or malformed.
+    """
+    return _read(path, Plan, "plan.json")
+
+
 def read_verdict(path: str | Path) -> Verdict:
     """Read `decision.json`.
 
@@ -264,7 +272,7 @@ def read_verdict(path: str | Path) -> Verdict:
     return _read(path, Verdict, "decision.json")
 
 
-def _read(path: str | Path, model: type[_Model], kind: str) -> Any:
+def _read(path: str | Path, model: type[BaseModel], kind: str) -> Any:
     try:
         return model.model_validate(read_content(path))
     except ValidationError as error:
@@ -335,7 +343,7 @@ def choose_token(pooled: dict[str, Counts], decision: Decision) -> Token:
 
 
 def _check_pickup(pickup: Pickup, evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
-    """What was scheduled may be less than the tree wants (a budget), everything else must follow."""
+    """All of it must follow from the evaluations, the tree and the budget."""
     seen = [e for e in evaluations if e.option in spec.run and e.task.id in spec.decision.pickup_tasks]
     judged = judge_pickup(seen, spec)
     for field in ("baseline", "world", "branch", "options"):
@@ -344,6 +352,9 @@ def _check_pickup(pickup: Pickup, evaluations: Iterable[Evaluation], spec: Decis
     for name in pickup.scheduled:
         if name not in judged.scheduled:
             raise ComparisonError(f"pickup.json: {name} is scheduled, but the tree asks for {judged.scheduled}")
+    for name in judged.scheduled:
+        if name not in pickup.scheduled:
+            raise ComparisonError(f"pickup.json: {name} is not scheduled, but the plan chooses {judged.scheduled}")
 
 
 def _check_audited(names: Sequence[str], spec: DecisionSpec, fairness: Mapping[str, Any]) -> None:

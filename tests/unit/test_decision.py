@@ -12,11 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from world_modality.comparison import ComparisonError, read_evaluation
-from world_modality.config import load_experiment
-from world_modality.decision import Verdict, decide, judge_pickup, read_pickup
+from world_modality.config import default_config, load_experiment
+from world_modality.decision import Verdict, decide, judge_pickup, read_pickup, read_plan
 from world_modality.evaluation import STAGES, Episode, block_row, collect_evaluation
 from world_modality.figures import plot_success, save
 from world_modality.files import text_sha256, write_json
@@ -32,6 +31,7 @@ OPTIONS = {
     "E2": {"label": "predicted futures of the front camera", "cameras": ["front"]},
     "A": {"label": "predicted futures of the wrist camera", "cameras": ["wrist"]},
     "C": {"label": "predicted futures of both cameras", "cameras": ["front", "wrist"]},
+    "B": {"label": "E2 with the wrist camera", "checkpoint_of": "E2", "rollout_cameras": ["wrist"]},
     "E2-zero": {"label": "E2 with its memory zeroed at rollout", "checkpoint_of": "E2", "memory": "zero"},
     "S0": {"label": "state-only baseline, every image black", "images": "blank"},
 }
@@ -41,14 +41,23 @@ PICKUP = (0, 1)
 EPISODES = 10  # per task and training seed
 
 
-def spec(run=("E0", "E2"), **decision):
+def plan(run, gpu_hours=None):
+    """Each wrist option is one stage of ten hours."""
+    names = [name for name in ("A", "B", "C") if name not in run]
+    stages = [{"name": f"eval_{name}", "kind": "evaluate", "hours": 10, "after": []} for name in names]
+    candidates = [{"name": name, "ends": [f"eval_{name}"]} for name in names]
+    return {"gpu_hours": gpu_hours, "gpus": 1, "stages": stages, "candidates": candidates}
+
+
+def spec(run=("E0", "E2"), gpu_hours=None, **decision):
     roles = {"baseline": "E0", "world": "E2", "wrist": "A", "fusion": "C", "pickup_tasks": list(PICKUP)}
-    choices = {"wrist_experiment": "if_world_hurts", "on_success": []}
+    choices = {"wrist_experiment": "if_world_hurts", "on_hurt": ["A"], "on_success": []}
     thresholds = {"min_baseline_success": 0.2, "confidence": 0.95, "margin": 0.1, "min_world_effect": 1e-3}
     decision = roles | choices | thresholds | decision
     rows = {name: {k: v for k, v in row.items() if k != "label"} for name, row in OPTIONS.items()}
     labels = {name: row["label"] for name, row in OPTIONS.items()}
-    made = {"decision": decision, "options": rows, "run": run, "labels": labels, "scale": "embedded"}
+    made = {"decision": decision, "options": rows, "run": run, "plan": plan(run, gpu_hours)}
+    made |= {"labels": labels, "scale": "embedded"}
     return spec_argument(DecisionSpec)(json.dumps(made))
 
 
@@ -160,6 +169,10 @@ def test_successes_are_pooled_over_the_pickup_tasks(tmp_path):
         (6, {"on_success": ["C"]}, ["C"]),
         (4, {"on_success": ["C"]}, ["A"]),
         (6, {"on_success": ["C"], "wrist_experiment": "always"}, ["A", "C"]),
+        (4, {"on_hurt": ["A", "B", "C"], "on_success": ["C"]}, ["A", "B", "C"]),
+        (4, {"on_hurt": ["C", "A"], "gpu_hours": 10}, ["C"]),
+        (6, {"on_hurt": ["A", "B"], "gpu_hours": 9}, []),
+        (4, {"on_hurt": ["A", "B"], "gpu_hours": 9}, []),
     ],
 )
 def test_only_what_the_branch_asks_for_is_scheduled(tmp_path, world, choices, scheduled):
@@ -211,16 +224,21 @@ def test_each_token_follows_from_the_pooled_successes(tmp_path, token, successes
 
 
 def test_a_budget_that_leaves_the_wrist_options_out_leaves_the_experiment_pending(tmp_path):
-    evaluations = read(tmp_path, contents(E0=5, E2=4))
-    pickup = judge_pickup(evaluations, spec()).model_copy(update={"scheduled": []})
-    assert decide(pickup, evaluations, spec(), AUDITED).token == "WRIST_EXPERIMENT_PENDING"
+    verdict = decided(tmp_path, spec(gpu_hours=9), contents(E0=5, E2=4))
+    assert verdict.scheduled == []
+    assert render(verdict).splitlines()[0] == "WRIST_EXPERIMENT_PENDING"
+
+
+def test_a_budget_for_nothing_but_a_rollout_leaves_the_experiment_pending(tmp_path):
+    settings = spec(on_hurt=["B", "A"], gpu_hours=10)
+    verdict = decided(tmp_path, settings, contents(E0=5, E2=4, B=9))
+    assert verdict.scheduled == ["B"]
+    assert render(verdict).splitlines()[0] == "WRIST_EXPERIMENT_PENDING"
 
 
 def test_without_a_wrist_run_the_fusion_alone_can_be_adopted(tmp_path):
-    settings = spec(run=["E0", "E2", "C"])
-    evaluations = read(tmp_path, contents(E0=5, E2=4, C=5))
-    pickup = judge_pickup(evaluations, settings).model_copy(update={"scheduled": []})
-    assert decide(pickup, evaluations, settings, AUDITED).token == "ADOPT_FUSION"
+    settings = spec(run=["E0", "E2", "C"], gpu_hours=9)
+    assert decided(tmp_path, settings, contents(E0=5, E2=4, C=5)).token == "ADOPT_FUSION"
 
 
 def test_a_borrowed_checkpoint_is_never_adopted(tmp_path):
@@ -380,6 +398,9 @@ def test_a_pickup_that_does_not_follow_from_the_evaluations_is_refused(tmp_path)
     overfull = judge_pickup(evaluations, spec()).model_copy(update={"scheduled": ["S0"]})
     with pytest.raises(ComparisonError, match="S0 is scheduled, but the tree asks for"):
         decide(overfull, read(tmp_path, contents(E0=5, E2=4, S0=1)), spec(), AUDITED)
+    hasty = judge_pickup(evaluations, spec()).model_copy(update={"scheduled": []})
+    with pytest.raises(ComparisonError, match="A is not scheduled, but the plan chooses"):
+        decide(hasty, evaluations, spec(), AUDITED)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +442,7 @@ def test_a_malformed_pickup_is_refused(tmp_path, text):
 
 
 def test_what_the_evaluator_writes_can_be_read(tmp_path):
-    experiment = load_experiment(yaml.safe_load((REPOSITORY / "config.yaml").read_text()))
+    experiment = load_experiment(default_config())
     settings = experiment.evaluation_spec("E2").model_copy(update={"episodes": EPISODES})
     world = content("E2", 0, 0)["world"]["seed_0"]
     seeds = {"0": {"weights_sha256": sha256("E2 0"), "world": world}}
@@ -623,7 +644,8 @@ def programs(tmp_path, monkeypatch):
         "decision.txt",
     ]
     return {
-        "judge_pickup.py": ["--spec", judge.model_dump_json(), "--evaluations", *run, "--output", "pickup.json"],
+        "judge_pickup.py": ["--spec", judge.model_dump_json(), "--evaluations", *run, "--output", "pickup.json"]
+        + ["--plan", "plan.json"],
         "decide.py": ["--spec", spec().model_dump_json(), "--evaluations", *run, *wrist, *output],
     }
 
@@ -645,7 +667,7 @@ def call(name, arguments, monkeypatch):
 
 def test_the_programs_make_the_same_bytes_in_every_process(tmp_path, monkeypatch, programs):
     call("judge_pickup.py", programs["judge_pickup.py"], monkeypatch)
-    assert read_pickup(tmp_path / "pickup.json").scheduled == ["A"]
+    assert read_pickup(tmp_path / "pickup.json").scheduled == read_plan(tmp_path / "plan.json").chosen == ["A"]
     call("decide.py", programs["decide.py"], monkeypatch)
     outputs = [tmp_path / "decision.json", tmp_path / "decision.txt"]
     here = [path.read_bytes() for path in outputs]
