@@ -62,7 +62,8 @@ from world_modality.specs import (
 )
 
 REPOSITORY = Path(__file__).parent.parent
-DEFAULT_CONFIG = (REPOSITORY / "config.yaml", REPOSITORY / "experiments" / "costs.yaml")  # as the Snakefile reads them
+COSTS = REPOSITORY / "experiments" / "costs.yaml"
+DEFAULT_CONFIG = (REPOSITORY / "config.yaml", COSTS)  # as the Snakefile reads them
 
 
 class Experiment(Section):
