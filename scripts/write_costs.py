@@ -3,7 +3,7 @@
     python scripts/write_costs.py --on "one H100"
 
 Reads the times of a run's jobs from Snakemake's benchmark files (`benchmarks/out/`), and which jobs there are from its
-merged config (`results/run_config.yaml`). The file is for people to read and commit: nothing measured decides by itself.
+merged config (`results/run_config.yaml`). People read and commit the file: nothing measured decides by itself.
 """
 
 import argparse
