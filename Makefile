@@ -11,7 +11,7 @@ export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup decision why verify test lint dag lock clean
+.PHONY: help setup decision why verify costs test lint dag lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ why: setup  ## what would be made anew, and because of which key, source or file
 
 verify: setup  ## check every artifact in results/ against what it says it was made from
 	@snakemake --quiet all -- verify
+
+costs: setup  ## experiments/costs.yaml from what the last run took, to read and commit; ON="one H100"
+	@python scripts/write_costs.py --on "$(ON)"
+	@cat experiments/costs.yaml
 
 test: setup  ## lint, then every test, tier by tier; TIERS="unit" for some of them
 	@bash tests/run_tiers.sh $(TIERS)

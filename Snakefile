@@ -19,6 +19,7 @@ min_version("9.27")
 
 
 configfile: f"{workflow.basedir}/config.yaml"
+configfile: f"{workflow.basedir}/experiments/costs.yaml"
 
 
 try:
@@ -47,6 +48,7 @@ localrules:
     audit_fairness,
     decide,
     plot_success,
+    plot_plan,
     plot_prophet,
     collect_attention,
     compare_attention,

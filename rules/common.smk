@@ -199,8 +199,40 @@ def evaluations(options, tasks):
     ]
 
 
+def judged_options():
+    return experiment.judge_spec().judged
+
+
 def pickup_evaluations(wildcards):
-    return evaluations(experiment.run, experiment.decision.pickup_tasks)
+    return evaluations(judged_options(), experiment.decision.pickup_tasks)
+
+
+def urgency(wildcards):
+    """Priority: first what the branch of the tree waits for, then what it adds, then what is made beside it."""
+    if wildcards.option in judged_options():
+        return 20
+    return 0 if wildcards.option in experiment.run else 10
+
+
+def training_urgency(wildcards):
+    """A training is the longest way to the decision: no core waits for it at the end."""
+    return urgency(wildcards) + 10
+
+
+def known_videos(wildcards):
+    return videos(experiment.known_options())
+
+
+def scheduled_videos(wildcards):
+    return videos(scheduled_options())
+
+
+def videos(options):
+    return [
+        f"results/videos/{option}/task_{task}"
+        for option in options
+        for task in experiment.evaluation.tasks
+    ]
 
 
 def known_evaluations(wildcards):
@@ -209,7 +241,7 @@ def known_evaluations(wildcards):
 
 
 def scheduled_options():
-    """Options the branch of the tree adds; asking for them waits for the checkpoint."""
+    """Options the plan chose for the branch of the tree; asking for them waits for the checkpoint."""
     verdict = read_json(checkpoints.judge_pickup.get().output.verdict)
     known = experiment.known_options()
     return [option for option in verdict["scheduled"] if option not in known]

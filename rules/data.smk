@@ -10,7 +10,7 @@ if experiment.demonstrations.source == "simulate":
             "logs/record_demonstrations/task_{task}.log",
         benchmark:
             "benchmarks/out/record_demonstrations/task_{task}.tsv"
-        priority: 20  # everything waits for it
+        priority: 40  # everything waits for it
         conda:
             "../envs/pipeline.yaml"
         resources:
@@ -33,6 +33,7 @@ if experiment.demonstrations.source == "simulate":
             directory("results/dataset"),
         log:
             "logs/aggregate_demonstrations.log",
+        priority: 30  # trainings wait for it
         conda:
             "../envs/pipeline.yaml"
         resources:
@@ -54,6 +55,7 @@ else:
             directory("results/dataset"),
         log:
             "logs/fetch_demonstrations.log",
+        priority: 30  # trainings wait for it
         conda:
             "../envs/pipeline.yaml"
         resources:

@@ -2,13 +2,15 @@
 
 
 checkpoint judge_pickup:
-    """Judge the world modality on the pickup tasks and say what runs next."""
+    """Judge the world modality on the pickup tasks and plan what runs next."""
     input:
         evaluations=pickup_evaluations,
     output:
         verdict="results/pickup.json",
+        plan="results/plan.json",
     log:
         "logs/judge_pickup.log",
+    priority: 40
     conda:
         "../envs/pipeline.yaml"
     params:
@@ -18,7 +20,7 @@ checkpoint judge_pickup:
         "Judge the world modality on the pickup tasks"
     shell:
         'python "$SCRIPTS"/judge_pickup.py --evaluations {input.evaluations} --spec {params.spec:q}'
-        " --output {output.verdict} 2>&1 | tee {log}"
+        " --output {output.verdict} --plan {output.plan} 2>&1 | tee {log}"
 
 
 rule audit_fairness:
@@ -50,8 +52,11 @@ rule decide:
         fairness="results/fairness.json",
         known=known_evaluations,
         scheduled=scheduled_evaluations,
+        plan="results/plan.json",
         foresights=known_foresights,
         scheduled_foresights=scheduled_foresights,
+        known_videos=known_videos,
+        scheduled_videos=scheduled_videos,
     output:
         data="results/decision.json",
         text="results/decision.txt",
@@ -65,6 +70,6 @@ rule decide:
     message:
         "Decide"
     shell:
-        'python "$SCRIPTS"/decide.py --pickup {input.pickup} --fairness {input.fairness}'
+        'python "$SCRIPTS"/decide.py --pickup {input.pickup} --plan {input.plan} --fairness {input.fairness}'
         " --evaluations {input.known} {input.scheduled} --foresights {input.foresights} {input.scheduled_foresights}"
         " --spec {params.spec:q} --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"

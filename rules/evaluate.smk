@@ -9,6 +9,7 @@ rule draw_init_states:
         "logs/draw_init_states/task_{task}_block_{block}.log",
     benchmark:
         "benchmarks/out/draw_init_states/task_{task}_block_{block}.tsv"
+    priority: 20
     conda:
         "../envs/pipeline.yaml"
     resources:
@@ -37,6 +38,7 @@ rule evaluate_policy:
         "logs/evaluate_policy/{option}_seed_{seed}_task_{task}_block_{block}.log",
     benchmark:
         "benchmarks/out/evaluate_policy/{option}_seed_{seed}_task_{task}_block_{block}.tsv"
+    priority: urgency
     conda:
         "../envs/pipeline.yaml"
     resources:
@@ -87,11 +89,11 @@ rule collect_evaluation:
     input:
         blocks=evaluated_blocks,
         manifest=rolled_out_manifest,
-        videos="results/videos/{option}/task_{task}",
     output:
         "results/eval_{option}_{task}.json",
     log:
         "logs/collect_evaluation/{option}_{task}.log",
+    priority: urgency
     conda:
         "../envs/pipeline.yaml"
     params:
@@ -101,7 +103,8 @@ rule collect_evaluation:
         "Join the rollouts of option {wildcards.option} on task {wildcards.task}"
     shell:
         'python "$SCRIPTS"/collect_evaluation.py --task {wildcards.task} --manifest {input.manifest}'
-        " --blocks {input.blocks} --videos {input.videos} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
+        " --blocks {input.blocks} --videos results/videos/{wildcards.option}/task_{wildcards.task}"
+        " --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
 
 
 rule collect_attention:

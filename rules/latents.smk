@@ -7,6 +7,7 @@ rule build_encoder:
         directory("results/encoder"),
     log:
         "logs/build_encoder.log",
+    priority: 30  # trainings wait for it
     conda:
         "../envs/pipeline.yaml"
     resources:
@@ -32,6 +33,7 @@ rule pretrain_encoder:
         "logs/pretrain_encoder.log",
     benchmark:
         "benchmarks/out/pretrain_encoder.tsv"
+    priority: 30  # trainings wait for it
     conda:
         "../envs/pipeline.yaml"
     resources:
@@ -104,6 +106,7 @@ rule encode_latents:
         "logs/encode_latents/{table}.log",
     benchmark:
         "benchmarks/out/encode_latents/{table}.tsv"
+    priority: 30  # trainings wait for it
     conda:
         "../envs/pipeline.yaml"
     resources:

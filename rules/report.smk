@@ -21,6 +21,26 @@ rule plot_success:
         " --output {output} 2>&1 | tee {log}"
 
 
+rule plot_plan:
+    """Plot which GPU runs which stage when."""
+    input:
+        plan="results/plan.json",
+    output:
+        "results/figures/plan.svg",
+    log:
+        "logs/plot_plan.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        spec=experiment.figures.model_dump_json(),
+        source=source_code("scripts/plot_plan.py"),
+    message:
+        "Plot the plan"
+    shell:
+        'python "$SCRIPTS"/plot_plan.py --plan {input.plan} --spec {params.spec:q}'
+        " --output {output} 2>&1 | tee {log}"
+
+
 rule plot_prophet:
     """Plot how well each Prophet predicts the held-out episodes."""
     input:

@@ -7,6 +7,7 @@ rule build_vlm:
         directory("results/vlm"),
     log:
         "logs/build_vlm.log",
+    priority: 30  # trainings wait for it
     conda:
         "../envs/pipeline.yaml"
     resources:
@@ -31,7 +32,7 @@ rule train_policy:
         "logs/train_policy/{option}_seed_{seed}.log",
     benchmark:
         "benchmarks/out/train_policy/{option}_seed_{seed}.tsv"
-    priority: 10  # the longest way to the decision: no core waits for it at the end
+    priority: training_urgency
     conda:
         "../envs/pipeline.yaml"
     resources:
@@ -63,6 +64,7 @@ rule write_manifest:
         "results/ckpt_{option}/manifest.json",
     log:
         "logs/write_manifest/{option}.log",
+    priority: urgency
     conda:
         "../envs/pipeline.yaml"
     params:

@@ -1,7 +1,7 @@
 """Join the blocks of rollouts of one option and task into its evaluation.
 
-Reads the blocks, the option's manifest and its videos; writes `results/eval_<option>_<task>.json`. An episode that was
-made by another checkpoint or under another protocol is refused.
+Reads the blocks and the option's manifest; writes `results/eval_<option>_<task>.json`, which also says where the videos
+are, or will be. An episode that was made by another checkpoint or under another protocol is refused.
 """
 
 import argparse
@@ -16,14 +16,14 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
 parser.add_argument("--manifest", type=existing, required=True)
 parser.add_argument("--blocks", type=existing, nargs="+", required=True)
-parser.add_argument("--videos", type=existing, required=True, help="folder of the task's videos")
+parser.add_argument("--videos", type=Path, required=True, help="folder of the task's videos, filmed or not")
 parser.add_argument("--spec", type=spec_argument(EvaluationSpec), required=True, help="what was asked for (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 
 
 def main() -> None:
     arguments = parser.parse_args()
-    inputs = {"manifest": arguments.manifest, "blocks": arguments.blocks, "videos": arguments.videos}
+    inputs = {"manifest": arguments.manifest, "blocks": arguments.blocks}
     spec = {"evaluation": arguments.spec.model_dump(mode="json"), "task": arguments.task}
     with making(arguments.output, __file__, inputs, spec) as evaluation:
         collect_evaluation(

@@ -1,9 +1,8 @@
 """Decide: walk the decision tree to its end and say what the numbers are worth.
 
-Reads `pickup.json`, `fairness.json`, the evaluations of every option in `run` and of those it scheduled, and how well
-their Prophets predict; writes
-`decision.json` (`world_modality.decision.Verdict`) and `decision.txt`, whose first line is the token. An unfair or
-incomplete comparison writes nothing.
+Reads `pickup.json`, `plan.json`, `fairness.json`, the evaluations of every option in `run` and of those scheduled, and
+how well their Prophets predict; writes `decision.json` (`world_modality.decision.Verdict`) and `decision.txt`, whose
+first line is the token. An unfair or incomplete comparison writes nothing.
 """
 
 import argparse
@@ -13,6 +12,7 @@ from world_modality.comparison import read_evaluation
 from world_modality.decision import Pickup, decide
 from world_modality.files import write_json, write_text
 from world_modality.foresight import read_foresight
+from world_modality.plan import Plan
 from world_modality.program import existing, run
 from world_modality.provenance import making
 from world_modality.records import read_content
@@ -21,6 +21,7 @@ from world_modality.verdict import render
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--pickup", type=existing, required=True, help="pickup.json of the checkpoint")
+parser.add_argument("--plan", type=existing, required=True, help="plan.json of the checkpoint")
 parser.add_argument("--fairness", type=existing, required=True, help="fairness.json of the audit")
 parser.add_argument("--evaluations", type=existing, nargs="+", required=True, help="eval_<option>_<task>.json files")
 parser.add_argument("--foresights", type=existing, nargs="*", default=[], help="prophet_<option>.json files")
@@ -31,13 +32,14 @@ parser.add_argument("--output-text", type=Path, required=True, help="decision.tx
 
 def main() -> None:
     arguments = parser.parse_args()
-    inputs = {"pickup": arguments.pickup, "fairness": arguments.fairness, "evaluations": arguments.evaluations}
+    inputs = {name: getattr(arguments, name) for name in ("pickup", "plan", "fairness", "evaluations")}
     inputs |= {"foresights": arguments.foresights} if arguments.foresights else {}
     with making(arguments.output_json, __file__, inputs, arguments.spec) as output:
         evaluations = [read_evaluation(path) for path in arguments.evaluations]
         foresights = [read_foresight(path) for path in arguments.foresights]
-        pickup, fairness = Pickup.read(arguments.pickup), read_content(arguments.fairness)
-        verdict = decide(pickup, evaluations, arguments.spec, fairness, foresights)
+        pickup, plan = Pickup.read(arguments.pickup), Plan.read(arguments.plan)
+        fairness = read_content(arguments.fairness)
+        verdict = decide(pickup, plan, evaluations, arguments.spec, fairness, foresights)
         write_json(output, verdict.as_json())
     write_text(arguments.output_text, render(verdict))
 

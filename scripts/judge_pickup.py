@@ -1,14 +1,15 @@
 """Judge the pickup tasks: which branch of the decision tree is taken, and which options run next.
 
-Reads the evaluations of every option in `run` on the pickup tasks, and nothing else; writes `pickup.json`
-(`world_modality.decision.Pickup`), from which Snakemake's checkpoint learns what is left to do.
+Reads the evaluations of E0, E2 and the ablations of E2 on the pickup tasks, and nothing else; writes `pickup.json`
+(`world_modality.decision.Pickup`), from which Snakemake's checkpoint learns what is left to do, and `plan.json`
+(`world_modality.plan.Plan`), which says why just that: what fits the budget, what does not, and when each stage runs.
 """
 
 import argparse
 from pathlib import Path
 
 from world_modality.comparison import read_evaluation
-from world_modality.decision import judge_pickup
+from world_modality.decision import judge_pickup, plan_branch
 from world_modality.files import write_json
 from world_modality.program import existing, run
 from world_modality.provenance import making
@@ -16,15 +17,20 @@ from world_modality.specs import JudgeSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--evaluations", type=existing, nargs="+", required=True, help="eval_<option>_<task>.json files")
-parser.add_argument("--spec", type=spec_argument(JudgeSpec), required=True, help="the tree's roles and choices (JSON)")
+parser.add_argument("--spec", type=spec_argument(JudgeSpec), required=True, help="the tree, budget and costs (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="pickup.json to write")
+parser.add_argument("--plan", type=Path, required=True, help="plan.json to write")
 
 
 def main() -> None:
     arguments = parser.parse_args()
-    with making(arguments.output, __file__, {"evaluations": arguments.evaluations}, arguments.spec) as output:
+    record = (__file__, {"evaluations": arguments.evaluations}, arguments.spec)
+    with making(arguments.output, *record) as verdict, making(arguments.plan, *record) as planned:
         pickup = judge_pickup([read_evaluation(path) for path in arguments.evaluations], arguments.spec)
-        write_json(output, pickup.as_json())
+        plan = plan_branch(pickup.branch, arguments.spec)
+        write_json(verdict, pickup.as_json())
+        write_json(planned, plan.as_json())
+    print("\n".join(plan.summary()))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ Reads the merged config; writes JSON to the standard output:
 """
 
 import argparse
-from pathlib import Path
 
 import yaml
 from snakemake.utils import update_config
 
-from world_modality.config import Experiment, load_experiment
+from world_modality.config import Experiment, default_config, load_experiment
 from world_modality.program import existing, run
 
 SPECS = {
@@ -22,7 +21,6 @@ SPECS = {
     "judge": lambda experiment, _: experiment.judge_spec(),
     "decision": lambda experiment, _: experiment.decision_spec(),
 }
-CONFIG = Path(__file__).parent.parent / "config.yaml"
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("stage", choices=SPECS)
@@ -34,7 +32,7 @@ parser.add_argument("--configfile", type=existing, nargs="*", default=[], help="
 
 def main() -> None:
     arguments = parser.parse_args()
-    config = yaml.safe_load(CONFIG.read_text())
+    config = default_config()
     for overlay in arguments.configfile:
         update_config(config, yaml.safe_load(overlay.read_text()))
     print(SPECS[arguments.stage](load_experiment(config), arguments.option).model_dump_json())

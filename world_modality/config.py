@@ -6,15 +6,21 @@ its siblings).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from world_modality.plan import choose
 from world_modality.sections import (
     LIBERO_SUITE_SIZES,
+    Branch,
+    Budget,
     Camera,
     ConfigError,
+    Costs,
     Decision,
     Demonstrations,
     Encoder,
@@ -42,19 +48,26 @@ from world_modality.sections import (
     nearest,
 )
 from world_modality.specs import (
+    Candidate,
     DecisionSpec,
     EvalProtocol,
     EvaluationSpec,
     InitStatesSpec,
     JudgeSpec,
+    PlanSpec,
     RecordSpec,
     RolloutSpec,
+    Stage,
     TrainSpec,
 )
 
+REPOSITORY = Path(__file__).parent.parent
+COSTS = REPOSITORY / "experiments" / "costs.yaml"
+DEFAULT_CONFIG = (REPOSITORY / "config.yaml", COSTS)  # as the Snakefile reads them
+
 
 class Experiment(Section):
-    """The whole of `config.yaml`."""
+    """The whole of `config.yaml`, with the costs of `experiments/costs.yaml`."""
 
     scale: Scale = Field(description="how the verdict calls itself")
     device: Literal["cpu", "cuda"] = Field(description="where encoding, training and rollouts compute")
@@ -69,6 +82,8 @@ class Experiment(Section):
     training: Training
     evaluation: Evaluation
     decision: Decision
+    budget: Budget
+    costs: Costs
     figures: Figures
     run: OptionNames = Field(min_length=2, description="options that are always evaluated")
     options: dict[OptionName, Option] = Field(description="the option table")
@@ -106,12 +121,15 @@ class Experiment(Section):
         roles = {f"decision.{role}": getattr(decision, role) for role in ("baseline", "world", "wrist", "fusion")}
         named = {key: name for key, name in roles.items() if name}
         named |= {f"run[{i}]": name for i, name in enumerate(self.run)}
-        named |= {f"decision.on_success[{i}]": name for i, name in enumerate(decision.on_success)}
+        for key in ("on_hurt", "on_success"):
+            named |= {f"decision.{key}[{i}]": name for i, name in enumerate(getattr(decision, key))}
         named |= {f"options.{n}.checkpoint_of": o.checkpoint_of for n, o in self.options.items() if o.checkpoint_of}
         for key, name in named.items():
             if name not in self.options:
                 raise ValueError(f"{key}: no option {name}; {nearest(name, self.options)}")
         self._check_roles({key: name for key, name in roles.items() if name})
+        if decision.wrist not in decision.on_hurt:
+            raise ValueError(f"decision.on_hurt: lacks {decision.wrist}, which is decision.wrist")
         for name, option in self.options.items():
             source = option.checkpoint_of and self.options[option.checkpoint_of]
             if source and source.checkpoint_of:
@@ -132,7 +150,7 @@ class Experiment(Section):
         for role in (decision.baseline, decision.world):
             if role not in self.run:
                 raise ValueError(f"run: the tree needs {role}")
-        for name in dict.fromkeys([*self.run, *(name for name in roles.values() if name)]):
+        for name in dict.fromkeys([*self.run, *filter(None, roles.values()), *decision.on_hurt, *decision.on_success]):
             if self._rollout_memory(name) == "oracle":
                 raise ValueError(f"{name} cannot be evaluated: nobody knows the future (memory oracle) at rollout")
 
@@ -189,8 +207,13 @@ class Experiment(Section):
 
     def known_options(self) -> list[str]:
         """Options the decision reads whatever the branch."""
-        wrist = [self.decision.wrist] if self.decision.wrist_experiment == "always" else []
-        return list(dict.fromkeys([*self.run, *wrist]))
+        always = self.scheduled("wrist") if self.decision.wrist_experiment == "always" else ()
+        return [*self.run, *always]
+
+    def scheduled(self, branch: Branch) -> tuple[str, ...]:
+        """Options beside those in `run` that the plan chooses in a branch of the tree, in order of preference."""
+        spec = self.judge_spec()
+        return choose(spec.plan, tuple(spec.wanted(branch)))
 
     def encoder_folder(self) -> str:
         """The encoder behind all latents: as it was built, or pretrained on the demonstrations."""
@@ -198,7 +221,7 @@ class Experiment(Section):
 
     def drawn_figures(self) -> list[str]:
         """Names of the figures; how well Prophet predicts is known where episodes are held out."""
-        return ["success", "attention", *(["prophet"] if self.demonstrations.held_out_per_task else [])]
+        return ["success", "attention", "plan", *(["prophet"] if self.demonstrations.held_out_per_task else [])]
 
     def blocks(self) -> list[int]:
         """Numbers of the blocks of initial states that `evaluation.episodes` asks for."""
@@ -291,13 +314,46 @@ class Experiment(Section):
 
     def judge_spec(self) -> JudgeSpec:
         tree = Tree(**{name: getattr(self.decision, name) for name in Tree.model_fields})
-        return JudgeSpec(decision=tree, options=self._rows(self.run), run=self.run)
+        return JudgeSpec(decision=tree, options=self._rows(self.run), run=self.run, plan=self.plan_spec())
+
+    def plan_spec(self) -> PlanSpec:
+        """The budget, the options the tree may ask for beside those in `run`, and what is still to be made for them."""
+        decision, budget, seeds = self.decision, self.budget, self.training.seeds
+        options = [o for o in dict.fromkeys([*decision.on_hurt, *decision.on_success]) if o not in self.run]
+        made = {stage.name for name in self.run for stage in self._stages(name)}
+        stages = {stage.name: stage for name in options for stage in self._stages(name, made) if stage.name not in made}
+        ends = {name: tuple(f"eval_{name}/seed_{seed}" for seed in seeds) for name in options}
+        candidates = tuple(Candidate(name=name, ends=ends[name]) for name in options)
+        return PlanSpec(
+            gpu_hours=budget.gpu_hours, gpus=budget.gpus, stages=tuple(stages.values()), candidates=candidates
+        )
+
+    def _stages(self, name: str, made: Collection[str] = ()) -> Iterator[Stage]:
+        """What one option goes through, in order; what is `made` is not waited for."""
+        source, cameras, costs = self.checkpoint_option(name), self.latent_cameras(name), self.costs
+        tables = {f"latents_{table}": camera for camera, table in self.latent_tables(name).items()}
+        latents = tuple(table for table in tables if table not in made)
+        for table, camera in tables.items():
+            yield Stage(name=table, kind="latents", hours=getattr(costs.latents, camera), after=())
+        for seed in self.training.seeds:
+            checkpoint = f"ckpt_{source}/seed_{seed}"
+            yield Stage(name=checkpoint, kind="train", hours=costs.train.of(len(cameras)), after=latents)
+        for seed in self.training.seeds:
+            checkpoint = f"ckpt_{source}/seed_{seed}"
+            after = () if checkpoint in made else (checkpoint,)
+            hours = costs.evaluate.of(len(cameras))
+            yield Stage(name=f"eval_{name}/seed_{seed}", kind="evaluate", hours=hours, after=after)
 
     def decision_spec(self) -> DecisionSpec:
-        reported = dict.fromkeys([*self.run, self.decision.wrist, *self.decision.on_success])
+        reported = dict.fromkeys([*self.run, *self.decision.on_hurt, *self.decision.on_success])
         labels = {name: self.options[name].label for name in reported}
         return DecisionSpec(
-            decision=self.decision, options=self._rows(reported), run=self.run, labels=labels, scale=self.scale
+            decision=self.decision,
+            options=self._rows(reported),
+            run=self.run,
+            plan=self.plan_spec(),
+            labels=labels,
+            scale=self.scale,
         )
 
     def _rows(self, names: Iterable[str]) -> dict[str, OptionRow]:
@@ -306,6 +362,14 @@ class Experiment(Section):
         return {
             name: OptionRow(**{f: getattr(self.options[name], f) for f in OptionRow.model_fields}) for name in wanted
         }
+
+
+def default_config() -> dict[str, Any]:
+    """The experiment as the repository describes it, for overlays to be merged into."""
+    config: dict[str, Any] = {}
+    for path in DEFAULT_CONFIG:
+        config |= yaml.safe_load(path.read_text(encoding="utf-8"))
+    return config
 
 
 def load_experiment(config: dict[str, Any]) -> Experiment:

@@ -1,10 +1,10 @@
 """The decision tree: which branch the pickup tasks chose, what runs next, and the verdict.
 
-`judge_pickup` makes `results/pickup.json` (a `Pickup`) from the evaluations of the options in `run` on the pickup tasks
-and nothing else; `decide` makes `results/decision.json` (a `Verdict`) from that and from all evaluations, the scheduled
-options' among them. The fields of these two models are the files' schema. "At least as good" is pooled success on the
-pickup tasks, as the experiment says; what the numbers are worth (`judgement`) is reported beside it and never changes
-the branch.
+`judge_pickup` makes `results/pickup.json` (a `Pickup`) from the evaluations of E0, E2 and the ablations of E2 on the
+pickup tasks and nothing else; it schedules what `world_modality.plan` chooses of the options the branch asks for.
+`decide` makes `results/decision.json` (a `Verdict`) from that and from all evaluations, the scheduled options' among
+them. The fields of these two models are the files' schema. "At least as good" is pooled success on the pickup tasks, as
+the experiment says; what the numbers are worth (`judgement`) is reported beside it and never changes the branch.
 
 The first token whose condition holds (E0, E2, A, C: `decision.baseline`, `.world`, `.wrist`, `.fusion`):
 
@@ -39,11 +39,11 @@ from world_modality.documents import Document
 from world_modality.evaluation import STAGES
 from world_modality.foresight import Foresight, View
 from world_modality.judgement import Comparison, Family, Worth, compare, worth
-from world_modality.sections import Decision, OptionName, Scale
+from world_modality.plan import Plan, choose, make_plan
+from world_modality.sections import Branch, Decision, OptionName, Scale
 from world_modality.specs import DecisionSpec, JudgeSpec
 from world_modality.statistics import Interval, rate_interval
 
-Branch = Literal["success", "wrist"]
 Token = Literal[
     "VOID_BASELINE_TOO_WEAK",
     "WORLD_HELPS_OR_NEUTRAL",
@@ -73,7 +73,7 @@ class Pickup(Document):
 
     baseline: OptionName
     world: OptionName
-    options: dict[OptionName, OptionCounts] = Field(description="counts on the pickup tasks of the options in `run`")
+    options: dict[OptionName, OptionCounts] = Field(description="counts on the pickup tasks of the options it judges")
     branch: Branch = Field(description="success: world ≥ baseline; wrist: world < baseline")
     scheduled: list[OptionName] = Field(description="options to train and evaluate next")
 
@@ -117,6 +117,7 @@ class Verdict(Document):
     scale: Scale
     settings: Decision = Field(description="roles, thresholds and choices the tree ran with")
     scheduled: list[OptionName] = Field(description="options the checkpoint scheduled")
+    plan: Plan = Field(description="what the tree asked for, and what of it the budget allowed")
     suite_tasks: int = Field(description="tasks in the whole suite")
     tasks: dict[int, str] = Field(description="evaluated tasks and their instructions")
     initial_states: int = Field(description="most initial states any task was evaluated from")
@@ -166,16 +167,16 @@ def judge_pickup(evaluations: Sequence[Evaluation], spec: JudgeSpec) -> Pickup:
     """Choose the branch, and say which options run next.
 
     Args:
-        evaluations: exactly those of every option in `spec.run` on every pickup task.
+        evaluations: exactly those of every option in `spec.judged` on every pickup task.
 
     Raises:
         ComparisonError: one is missing, not asked for, or not comparable.
     """
     decision = spec.decision
-    check_complete(evaluations, spec.run, decision.pickup_tasks)
+    check_complete(evaluations, spec.judged, decision.pickup_tasks)
     _check_spec(evaluations, spec)
     check_comparable(evaluations, decision.baseline)
-    options = {name: _count(evaluations, name) for name in spec.run}
+    options = {name: _count(evaluations, name) for name in spec.judged}
     helps = options[decision.world].pooled.successes >= options[decision.baseline].pooled.successes
     branch: Branch = "success" if helps else "wrist"
     return Pickup(
@@ -183,15 +184,13 @@ def judge_pickup(evaluations: Sequence[Evaluation], spec: JudgeSpec) -> Pickup:
         world=decision.world,
         options=options,
         branch=branch,
-        scheduled=_schedule(branch, spec),
+        scheduled=list(choose(spec.plan, tuple(spec.wanted(branch)))),
     )
 
 
-def _schedule(branch: Branch, spec: JudgeSpec) -> list[str]:
-    decision = spec.decision
-    wanted = [decision.wrist] if branch == "wrist" or decision.wrist_experiment == "always" else []
-    wanted += decision.on_success if branch == "success" else []
-    return [name for name in dict.fromkeys(wanted) if name not in spec.run]
+def plan_branch(branch: Branch, spec: JudgeSpec) -> Plan:
+    """Which of the options that a branch asks for are run, as `Pickup.scheduled` says, and when."""
+    return make_plan(spec.plan, spec.wanted(branch))
 
 
 def _count(evaluations: Iterable[Evaluation], option: str, tasks: Iterable[int] | None = None) -> OptionCounts:
@@ -227,6 +226,7 @@ def _check_spec(evaluations: Iterable[Evaluation], spec: JudgeSpec) -> None:
 
 def decide(
     pickup: Pickup,
+    plan: Plan,
     evaluations: Sequence[Evaluation],
     spec: DecisionSpec,
     fairness: Mapping[str, Any],
@@ -235,6 +235,7 @@ def decide(
     """Walk the tree to its end.
 
     Args:
+        plan: what the checkpoint planned.
         fairness: what `fairness.json` says of these options.
         foresights: of every option that was trained with a Prophet; none where no episode was held out.
         evaluations: exactly those of every option in `spec.run` and in `pickup.scheduled`, each on the same tasks.
@@ -248,6 +249,8 @@ def decide(
     _check_spec(evaluations, spec)
     check_comparable(evaluations, decision.baseline)
     _check_pickup(pickup, evaluations, spec)
+    if plan.chosen != pickup.scheduled:
+        raise ComparisonError(f"plan.json: chose {plan.chosen}, but pickup.json schedules {pickup.scheduled}")
     _check_audited(names, spec, fairness)
     foreseen = _check_foresights(foresights, names, spec)
     table = episode_table(evaluations)
@@ -261,6 +264,7 @@ def decide(
         scale=spec.scale,
         settings=decision,
         scheduled=pickup.scheduled,
+        plan=plan,
         suite_tasks=evaluations[0].suite_tasks,
         tasks=tasks,
         initial_states=table.group_by("task").agg(pl.col("init_state_id").n_unique())["init_state_id"].max(),
@@ -289,8 +293,8 @@ def choose_token(pooled: dict[str, Counts], decision: Decision) -> Token:
 
 
 def _check_pickup(pickup: Pickup, evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
-    """What was scheduled may be less than the tree wants (a budget), everything else must follow."""
-    seen = [e for e in evaluations if e.option in spec.run and e.task.id in spec.decision.pickup_tasks]
+    """All of it must follow from the evaluations, the tree and the budget."""
+    seen = [e for e in evaluations if e.option in spec.judged and e.task.id in spec.decision.pickup_tasks]
     judged = judge_pickup(seen, spec)
     for field in ("baseline", "world", "branch", "options"):
         if getattr(pickup, field) != getattr(judged, field):
@@ -298,6 +302,9 @@ def _check_pickup(pickup: Pickup, evaluations: Iterable[Evaluation], spec: Decis
     for name in pickup.scheduled:
         if name not in judged.scheduled:
             raise ComparisonError(f"pickup.json: {name} is scheduled, but the tree asks for {judged.scheduled}")
+    for name in judged.scheduled:
+        if name not in pickup.scheduled:
+            raise ComparisonError(f"pickup.json: {name} is not scheduled, but the plan chooses {judged.scheduled}")
 
 
 def _check_audited(names: Sequence[str], spec: DecisionSpec, fairness: Mapping[str, Any]) -> None:

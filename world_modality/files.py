@@ -140,8 +140,22 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 
 
 def write_run_config(config: dict[str, Any], path: str | Path) -> None:
-    """Write the merged configuration for people to read; no rule reads it."""
+    """Write the merged configuration for people and `make costs` to read; no rule reads it."""
     write_text(path, yaml.safe_dump(config, sort_keys=False))
+
+
+def read_run_config(path: str | Path) -> dict[str, Any]:
+    """Read what `write_run_config` wrote.
+
+    Raises:
+        InputError: it is missing or not YAML.
+    """
+    try:
+        return yaml.safe_load(read_text(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the experiment first (make decision)") from None
+    except yaml.YAMLError:
+        raise InputError(f"{path}: not a whole YAML file") from None
 
 
 def file_sha256(path: str | Path) -> str:

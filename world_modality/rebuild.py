@@ -24,6 +24,9 @@ from world_modality.sources import REPOSITORY
 
 CHECKPOINT = "judge_pickup"
 
+_PLAN_KEYS = {"plan.gpu_hours": "budget.gpu_hours", "plan.gpus": "budget.gpus", "plan.stages": "costs"}
+_PLAN_KEYS |= {"plan.candidates": "decision"}
+
 # Where a part of a spec, or a flag, stands in the config; {option} is the job's. What is not listed stands where it is
 # called. The longest beginning counts.
 CONFIG_KEYS = {
@@ -76,10 +79,11 @@ CONFIG_KEYS = {
     "measure_prophet": {"--held_out": "demonstrations.held_out_per_task"},
     "measure_attention": {"--actions": "evaluation.n_action_steps", "--device": "device"},
     "compare_attention": {"--world": "decision.world", "--wrist": "decision.wrist"},
-    "judge_pickup": {},
+    "judge_pickup": _PLAN_KEYS,
     "audit_fairness": {"--baseline": "decision.baseline", "--world": "decision.world"},
-    "decide": {},
+    "decide": _PLAN_KEYS,
     "plot_success": {"": "figures"},
+    "plot_plan": {"": "figures"},
     "plot_prophet": {"": "figures"},
     "plot_attention": {"": "figures"},
 }
@@ -236,6 +240,8 @@ def _json(param: Any) -> Any:
 
 def _leaves(content: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in content.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+            value = {item["name"]: {k: v for k, v in item.items() if k != "name"} for item in value}
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
@@ -294,8 +300,8 @@ def hidden_jobs(planned: Plan, directory: Path, configfiles: Sequence[Path]) -> 
     if checkpoint is None or not checkpoint.needed:
         return []
     experiment, known = planned.experiment, {job.outputs for job in planned.jobs}
-    decision = experiment.decision
-    open_options = {decision.wrist, *decision.on_success} - set(experiment.known_options())
+    scheduled = {*experiment.scheduled("wrist"), *experiment.scheduled("success")}
+    open_options = scheduled - set(experiment.known_options())
     targets = [f"results/eval_{o}_{t}.json" for o in sorted(open_options) for t in experiment.evaluation.tasks]
     if not targets:
         return []

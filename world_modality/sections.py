@@ -31,12 +31,14 @@ OptionName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9-]*$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Hours = Annotated[float, Field(ge=0, le=1e6)]
 ImageKey = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 Naturals = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 Color = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")]
 OptionNames = Annotated[list[OptionName], AfterValidator(_distinct)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Branch = Literal["success", "wrist"]
 
 LIBERO_SUITE_SIZES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10}
 INIT_STATES_PER_TASK = 50
@@ -264,9 +266,15 @@ class Tree(Section):
     wrist: OptionName = Field(description="the wrist experiment's preferred option (A)")
     fusion: OptionName | None = Field(description="the option that sees both cameras (C), where there is one")
     wrist_experiment: Literal["if_world_hurts", "always"] = Field(
-        description="always: run the wrist options whatever the branch; the branch is reported the same"
+        description="always: ask for the options of on_hurt whatever the branch; the branch is reported the same"
     )
-    on_success: OptionNames = Field(description="options to run where world helps or is neutral: [] or the fusion")
+    on_hurt: OptionNames = Field(description="options to run where world hurts, decision.wrist among them, best first")
+    on_success: OptionNames = Field(description="options to run where world helps or is neutral, best first")
+
+    def wanted(self, branch: Branch) -> list[str]:
+        """Options that a branch of the tree asks for, in order of preference; a budget may leave some out."""
+        hurt = self.on_hurt if branch == "wrist" or self.wrist_experiment == "always" else []
+        return list(dict.fromkeys([*hurt, *(self.on_success if branch == "success" else [])]))
 
 
 class Decision(Tree):
@@ -298,6 +306,39 @@ class Decision(Tree):
     def level(self) -> float:
         """Largest chance of a false verdict, of each of its two kinds."""
         return (1 - self.confidence) / 2
+
+
+class Budget(Section):
+    """What the options that the tree asks for may cost."""
+
+    gpu_hours: float | None = Field(ge=0, description="for all that the tree asks for together; null: no limit [h]")
+    gpus: int = Field(ge=1, le=64, description="jobs of the plan that run side by side")
+
+
+class LatentCosts(Section):
+    """GPU-hours of encoding one camera's latents."""
+
+    front: Hours = Field(description="the front camera's [GPU-hours]")
+    wrist: Hours = Field(description="the wrist camera's [GPU-hours]")
+
+
+class PolicyCosts(Section):
+    """GPU-hours of a policy, by how many cameras its world modality has."""
+
+    none: Hours = Field(description="without a world modality [GPU-hours]")
+    one: Hours = Field(description="with the latents of one camera [GPU-hours]")
+    both: Hours = Field(description="with the latents of both cameras [GPU-hours]")
+
+    def of(self, cameras: int) -> float:
+        return (self.none, self.one, self.both)[cameras]
+
+
+class Costs(Section):
+    """What the stages cost that the plan counts; `experiments/costs.yaml`."""
+
+    latents: LatentCosts = Field(description="encoding one camera's latents, once for all options and seeds")
+    train: PolicyCosts = Field(description="training one option with one seed")
+    evaluate: PolicyCosts = Field(description="evaluating one option with one seed on all tasks, videos included")
 
 
 class Figures(Section):

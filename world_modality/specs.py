@@ -7,14 +7,17 @@ A spec travels to a program as JSON (`--spec`) and is part of its rule's params:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from world_modality.program import existing
 from world_modality.sections import (
+    Branch,
     Camera,
     Decision,
+    Hours,
     Hyperparameters,
     OptionName,
     OptionRow,
@@ -96,12 +99,61 @@ class EvaluationSpec(Section):
     episodes: int
 
 
+class Stage(Section):
+    """A stage of an option that the plan may run."""
+
+    name: str
+    kind: Literal["latents", "train", "evaluate"]
+    hours: Hours = Field(description="what it costs [GPU-hours]")
+    after: tuple[str, ...] = Field(description="stages of the plan that come before it")
+
+
+class Candidate(Section):
+    """An option that the tree may ask for, beside those in `run`."""
+
+    name: OptionName
+    ends: tuple[str, ...] = Field(description="the stages it ends with; they and all before them are what it needs")
+
+
+class PlanSpec(Section):
+    """What the plan depends on, beside the branch: the budget, and each stage once, whoever shares it."""
+
+    gpu_hours: float | None = Field(ge=0)
+    gpus: int = Field(ge=1)
+    stages: tuple[Stage, ...] = Field(description="each after those it comes after")
+    candidates: tuple[Candidate, ...]
+
+    @model_validator(mode="after")
+    def _check(self):
+        seen: list[str] = []
+        for stage in self.stages:
+            if stage.name in seen:
+                raise ValueError(f"stages: {stage.name} is listed twice")
+            for name in stage.after:
+                if name not in seen:
+                    raise ValueError(f"stages: {stage.name} comes after {name}, which is not listed before it")
+            seen.append(stage.name)
+        for candidate in self.candidates:
+            for name in candidate.ends:
+                if name not in seen:
+                    raise ValueError(f"candidates: {candidate.name} ends with {name}; {nearest(name, seen)}")
+        return self
+
+    def stages_of(self, options: Iterable[str]) -> list[Stage]:
+        """All stages that some options need, each once."""
+        needed = {name for c in self.candidates if c.name in options for name in c.ends}
+        for stage in reversed(self.stages):
+            needed |= set(stage.after) if stage.name in needed else set()
+        return [stage for stage in self.stages if stage.name in needed]
+
+
 class JudgeSpec(Section):
     """What the judgement of the pickup tasks depends on, beside the evaluations."""
 
     decision: Tree
     options: dict[OptionName, OptionRow] = Field(description="the options that may be evaluated")
     run: list[OptionName]
+    plan: PlanSpec
 
     @model_validator(mode="after")
     def _check(self):
@@ -111,7 +163,21 @@ class JudgeSpec(Section):
         for name in (self.decision.baseline, self.decision.world):
             if name not in self.run:
                 raise ValueError(f"run: the tree needs {name}")
+        planned = [candidate.name for candidate in self.plan.candidates]
+        for name in [*self.decision.on_hurt, *self.decision.on_success]:
+            if name not in self.run and name not in planned:
+                raise ValueError(f"plan.candidates: the tree may ask for {name}")
         return self
+
+    @property
+    def judged(self) -> list[str]:
+        """Options of `run` that the checkpoint reads: the two it compares, and the ablations of the world option."""
+        roles = (self.decision.baseline, self.decision.world)
+        return [n for n in self.run if n in roles or self.options[n].checkpoint_of == self.decision.world]
+
+    def wanted(self, branch: Branch) -> list[str]:
+        """Options that a branch asks for and that are not run anyway, in order of preference."""
+        return [name for name in self.decision.wanted(branch) if name not in self.run]
 
 
 class DecisionSpec(JudgeSpec):

@@ -242,7 +242,7 @@ def score_interval(difference: Differences, confidence: float) -> Interval:
             return float(score_statistic(wins, losses, pairs, value)) - quantile
 
         inside = 1e-9  # at the very edge the statistic has no variance
-        if excess(edge - math.copysign(inside, edge)) * math.copysign(1, edge) > 0 or abs(mean) == 1 and mean == edge:
+        if excess(edge - math.copysign(inside, edge)) * math.copysign(1, edge) > 0 or (abs(mean) == 1 and mean == edge):
             return edge
         return float(optimize.brentq(excess, min(edge, mean), max(edge, mean), xtol=1e-10))
 
@@ -283,16 +283,21 @@ def anytime_p_value(difference: Differences, bound: float, side: Literal["above"
 
 
 def anytime_interval(difference: Differences, confidence: float) -> Interval:
-    """All differences that neither one-sided e-process has ever rejected: a confidence sequence's current interval."""
+    """All differences that neither one-sided e-process has ever rejected: a confidence sequence's current interval.
+
+    Where the pairs drift, what earlier ones rejected may lie on this side of what was observed in the end: the interval
+    is then widened to hold that.
+    """
     level, mean = (1 - confidence) / 2, difference.mean
 
-    def end(edge: float, side: Literal["above", "below"]) -> float:
+    def end(side: Literal["above", "below"]) -> float:
         def excess(bound: float) -> float:
             return anytime_p_value(difference, bound, side) - level
 
-        return edge if mean == edge or excess(edge) > 0 else float(optimize.brentq(excess, edge, mean, xtol=1e-6))
+        edge = -1.0 if side == "above" else 1.0
+        return edge if excess(edge) > 0 else float(optimize.brentq(excess, edge, -edge, xtol=1e-6))
 
-    return end(-1.0, "above"), end(1.0, "below")
+    return min(end("above"), mean), max(end("below"), mean)
 
 
 # ---- the verdict ----------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ def render(verdict: Verdict) -> str:
         [verdict.token, _headline(verdict)],
         _plain_words(verdict),
         ["THE TREE", *_tree(verdict)],
+        *([["WHAT THE BUDGET ALLOWED", *verdict.plan.summary()]] if verdict.plan.left_out else []),
         ["SUCCESSES", *_successes(verdict)],
         ["PAIRED COMPARISONS on the pickup tasks", *_comparisons(verdict)],
         *([["HOW FAR THE PICKUP CAME on the pickup tasks", *_progress(verdict)]] if _has_progress(verdict) else []),
@@ -308,7 +309,8 @@ def _said(comparison: Comparison, margin: float) -> str:
         f"{100 * margin:g} points, is shown",
     }
     judged, progress = comparison.success, comparison.progress
-    line = f"{option} minus {reference}: {100 * judged.difference:+.1f} points, {_percents(judged.interval, sign='+')}: "
+    interval = _percents(judged.interval, sign="+")
+    line = f"{option} minus {reference}: {100 * judged.difference:+.1f} points, interval {interval}: "
     line += f"{words[judged.conclusion]} ({judged.conclusion}"
     if judged.conclusion == "NON_INFERIOR" and judged.interval[1] < 0:
         line += ", though it does lose something"

@@ -15,12 +15,12 @@ import yaml
 from pydantic import BaseModel
 
 from world_modality import sources
-from world_modality.config import Experiment
+from world_modality.config import Experiment, default_config
 from world_modality.rebuild import CONFIG_KEYS, plan
 from world_modality.sections import Option
 
 REPOSITORY = Path(__file__).parents[2]
-CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+CONFIG = default_config()
 
 RECORDINGS = {"demonstrations/task_0", "demonstrations/task_1"}
 WORLD_ROLLOUTS = {f"{kind}/{option}/*" for kind in ("rollouts", "videos") for option in ("E2", "E2-zero", "A")}

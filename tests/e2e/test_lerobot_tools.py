@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from safetensors.torch import load_file
 
 from world_modality.backbones import build_small_encoder, build_small_vlm
-from world_modality.config import load_experiment
+from world_modality.config import default_config, load_experiment
 from world_modality.encoder import VideoEncoder, encode_dataset
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
@@ -59,7 +58,7 @@ def _record_noise(root: Path) -> LeRobotDataset:
 def trained(tmp_path_factory) -> Path:
     """The output of three steps of `lerobot-train --policy.type=smolvla_world`."""
     folder = tmp_path_factory.mktemp("lerobot")
-    config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
+    config = default_config()
     experiment = load_experiment(config)
     build_small_encoder(experiment.encoder, folder / "encoder")
     build_small_vlm(experiment.vlm, folder / "vlm")

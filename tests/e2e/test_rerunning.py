@@ -99,7 +99,8 @@ def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("rules", "scripts", "envs", "world_modality", "lerobot_policy_world_modality", "profiles"):
         shutil.copytree(REPOSITORY / name, folder / name, copy_function=shutil.copy)
-    for name in ("Snakefile", "config.yaml"):
+    for name in ("Snakefile", "config.yaml", "experiments/costs.yaml"):
+        (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, folder / name)
     return folder
 

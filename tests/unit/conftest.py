@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from world_modality.backbones import build_small_encoder, build_small_vlm
-from world_modality.config import load_experiment
+from world_modality.config import default_config, load_experiment
 from world_modality.dataset import load_dataset
 from world_modality.encoder import VideoEncoder, encode_dataset
 from world_modality.provenance import making
@@ -22,7 +21,7 @@ VECTORS = {"observation.state": 8, "action": 7}
 
 @pytest.fixture(scope="module")
 def experiment():
-    config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
+    config = default_config()
     config["simulation"] |= {"spread": 0}
     config["demonstrations"] |= {"held_out_per_task": 0}
     config["encoder"] |= {"image_size": SIZE, "hidden_size": 48, "layers": 1}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
@@ -13,7 +12,7 @@ from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_pro
 from transformers import AutoModel, AutoTokenizer, AutoVideoProcessor
 
 from world_modality import backbones
-from world_modality.config import load_experiment
+from world_modality.config import default_config, load_experiment
 from world_modality.files import tree_sha256
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,7 +22,7 @@ INSTRUCTION = "pick up the black bowl between the plate and the ramekin and plac
 
 @pytest.fixture(scope="module")
 def experiment():
-    return load_experiment(yaml.safe_load((REPOSITORY / "config.yaml").read_text()))
+    return load_experiment(default_config())
 
 
 @pytest.fixture(scope="module")

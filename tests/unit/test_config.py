@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from snakemake.utils import update_config
 
 from scripts.write_config_schema import SCHEMA, schema_text
-from world_modality.config import Experiment, load_experiment
+from world_modality.config import Experiment, default_config, load_experiment
 from world_modality.sections import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ ABSENT = object()
 
 def changed(path, value):
     """The default configuration with the value at a dotted path replaced, or taken out (ABSENT)."""
-    config = yaml.safe_load(CONFIG.read_text())
+    config = default_config()
     *parents, last = path.split(".")
     section = config
     for key in parents:
@@ -41,13 +41,13 @@ def refusal(path, value):
 
 
 def test_the_default_experiment_is_valid():
-    experiment = load_experiment(yaml.safe_load(CONFIG.read_text()))
+    experiment = load_experiment(default_config())
     assert experiment.scale == "embedded"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
 def test_every_overlay_is_valid_on_top_of_the_default(overlay):
-    config = yaml.safe_load(CONFIG.read_text())
+    config = default_config()
     update_config(config, yaml.safe_load(overlay.read_text()))
     load_experiment(config)
 
@@ -153,7 +153,7 @@ def test_a_conflict_between_keys_names_them(path, value, told):
 
 
 def test_an_option_name_that_would_break_paths_is_refused():
-    config = yaml.safe_load(CONFIG.read_text())
+    config = default_config()
     config["options"]["e9/x"] = {"label": "no"}
     with pytest.raises(ConfigError, match=r"options\.e9/x"):
         load_experiment(config)
@@ -168,7 +168,7 @@ def test_every_mistake_is_told_at_once():
 
 
 def test_validation_leaves_the_configuration_as_it_was():
-    config = yaml.safe_load(CONFIG.read_text())
+    config = default_config()
     before = copy.deepcopy(config)
     load_experiment(config)
     assert config == before

@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from world_modality.comparison import ComparisonError, read_evaluation
-from world_modality.config import load_experiment
-from world_modality.decision import Pickup, Verdict, decide, judge_pickup
+from world_modality.config import default_config, load_experiment
+from world_modality.decision import Pickup, Verdict, decide, judge_pickup, plan_branch
 from world_modality.evaluation import STAGES, Episode, block_row, collect_evaluation
 from world_modality.figures import plot_success, save
 from world_modality.files import text_sha256, write_json
 from world_modality.foresight import Foresight
+from world_modality.plan import Plan
 from world_modality.provenance import making
 from world_modality.sections import Figures, Tree
 from world_modality.specs import DecisionSpec, JudgeSpec, spec_argument
@@ -32,6 +32,7 @@ OPTIONS = {
     "E2": {"label": "predicted futures of the front camera", "cameras": ["front"]},
     "A": {"label": "predicted futures of the wrist camera", "cameras": ["wrist"]},
     "C": {"label": "predicted futures of both cameras", "cameras": ["front", "wrist"]},
+    "B": {"label": "E2 with the wrist camera", "checkpoint_of": "E2", "rollout_cameras": ["wrist"]},
     "E2-zero": {"label": "E2 with its memory zeroed at rollout", "checkpoint_of": "E2", "memory": "zero"},
     "S0": {"label": "state-only baseline, every image black", "images": "blank"},
 }
@@ -41,15 +42,24 @@ PICKUP = (0, 1)
 EPISODES = 10  # per task and training seed
 
 
-def spec(run=("E0", "E2"), **decision):
+def plan(run, gpu_hours=None):
+    """Each wrist option is one stage of ten hours."""
+    names = [name for name in ("A", "B", "C") if name not in run]
+    stages = [{"name": f"eval_{name}", "kind": "evaluate", "hours": 10, "after": []} for name in names]
+    candidates = [{"name": name, "ends": [f"eval_{name}"]} for name in names]
+    return {"gpu_hours": gpu_hours, "gpus": 1, "stages": stages, "candidates": candidates}
+
+
+def spec(run=("E0", "E2"), gpu_hours=None, **decision):
     roles = {"baseline": "E0", "world": "E2", "wrist": "A", "fusion": "C", "pickup_tasks": list(PICKUP)}
-    choices = {"wrist_experiment": "if_world_hurts", "on_success": []}
+    choices = {"wrist_experiment": "if_world_hurts", "on_hurt": ["A"], "on_success": []}
     thresholds = {"min_baseline_success": 0.2, "confidence": 0.90, "margin": 0.1, "min_world_effect": 1e-3}
     thresholds |= {"stopping": "fixed", "power": 0.8, "when_inconclusive": "keep_baseline"}
     decision = roles | choices | thresholds | decision
     rows = {name: {k: v for k, v in row.items() if k != "label"} for name, row in OPTIONS.items()}
     labels = {name: row["label"] for name, row in OPTIONS.items()}
-    made = {"decision": decision, "options": rows, "run": run, "labels": labels, "scale": "embedded"}
+    made = {"decision": decision, "options": rows, "run": run, "plan": plan(run, gpu_hours)}
+    made |= {"labels": labels, "scale": "embedded"}
     return spec_argument(DecisionSpec)(json.dumps(made))
 
 
@@ -131,8 +141,14 @@ def foresight(option, prophet=0.9, copy_last=0.8):
 def decided(folder, settings, files, foresights=()):
     """Through the checkpoint and to the end, as the pipeline goes."""
     evaluations = read(folder, files)
-    seen = [e for e in evaluations if e.option in settings.run and e.task.id in settings.decision.pickup_tasks]
-    return decide(judge_pickup(seen, settings), evaluations, settings, AUDITED, foresights)
+    return decide(*judged(evaluations, settings), evaluations, settings, AUDITED, foresights)
+
+
+def judged(evaluations, settings):
+    """What the checkpoint makes of those it reads: pickup and plan."""
+    seen = [e for e in evaluations if e.option in settings.judged and e.task.id in settings.decision.pickup_tasks]
+    pickup = judge_pickup(seen, settings)
+    return pickup, plan_branch(pickup.branch, settings)
 
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
@@ -162,6 +178,10 @@ def test_successes_are_pooled_over_the_pickup_tasks(tmp_path):
         (6, {"on_success": ["C"]}, ["C"]),
         (4, {"on_success": ["C"]}, ["A"]),
         (6, {"on_success": ["C"], "wrist_experiment": "always"}, ["A", "C"]),
+        (4, {"on_hurt": ["A", "B", "C"], "on_success": ["C"]}, ["A", "B", "C"]),
+        (4, {"on_hurt": ["C", "A"], "gpu_hours": 10}, ["C"]),
+        (6, {"on_hurt": ["A", "B"], "gpu_hours": 9}, []),
+        (4, {"on_hurt": ["A", "B"], "gpu_hours": 9}, []),
     ],
 )
 def test_only_what_the_branch_asks_for_is_scheduled(tmp_path, world, choices, scheduled):
@@ -213,16 +233,21 @@ def test_each_token_follows_from_the_pooled_successes(tmp_path, token, successes
 
 
 def test_a_budget_that_leaves_the_wrist_options_out_leaves_the_experiment_pending(tmp_path):
-    evaluations = read(tmp_path, contents(E0=5, E2=4))
-    pickup = judge_pickup(evaluations, spec()).model_copy(update={"scheduled": []})
-    assert decide(pickup, evaluations, spec(), AUDITED).token == "WRIST_EXPERIMENT_PENDING"
+    verdict = decided(tmp_path, spec(gpu_hours=9), contents(E0=5, E2=4))
+    assert verdict.scheduled == []
+    assert render(verdict).splitlines()[0] == "WRIST_EXPERIMENT_PENDING"
+
+
+def test_a_budget_for_nothing_but_a_rollout_leaves_the_experiment_pending(tmp_path):
+    settings = spec(on_hurt=["B", "A"], gpu_hours=10)
+    verdict = decided(tmp_path, settings, contents(E0=5, E2=4, B=9))
+    assert verdict.scheduled == ["B"]
+    assert render(verdict).splitlines()[0] == "WRIST_EXPERIMENT_PENDING"
 
 
 def test_without_a_wrist_run_the_fusion_alone_can_be_adopted(tmp_path):
-    settings = spec(run=["E0", "E2", "C"])
-    evaluations = read(tmp_path, contents(E0=5, E2=4, C=5))
-    pickup = judge_pickup(evaluations, settings).model_copy(update={"scheduled": []})
-    assert decide(pickup, evaluations, settings, AUDITED).token == "ADOPT_FUSION"
+    settings = spec(run=["E0", "E2", "C"], gpu_hours=9)
+    assert decided(tmp_path, settings, contents(E0=5, E2=4, C=5)).token == "ADOPT_FUSION"
 
 
 def test_a_borrowed_checkpoint_is_never_adopted(tmp_path):
@@ -375,13 +400,28 @@ def test_a_truncated_or_missing_file_is_refused(tmp_path):
 
 
 def test_a_pickup_that_does_not_follow_from_the_evaluations_is_refused(tmp_path):
-    stale = judge_pickup(read(tmp_path, contents(E0=5, E2=6)), spec())
+    stale = judged(read(tmp_path, contents(E0=5, E2=6)), spec())
     evaluations = read(tmp_path, contents(E0=5, E2=4))
     with pytest.raises(ComparisonError, match="branch does not follow"):
-        decide(stale, evaluations, spec(), AUDITED)
-    overfull = judge_pickup(evaluations, spec()).model_copy(update={"scheduled": ["S0"]})
+        decide(*stale, evaluations, spec(), AUDITED)
+    overfull = scheduling(evaluations, ["S0"])
     with pytest.raises(ComparisonError, match="S0 is scheduled, but the tree asks for"):
-        decide(overfull, read(tmp_path, contents(E0=5, E2=4, S0=1)), spec(), AUDITED)
+        decide(*overfull, read(tmp_path, contents(E0=5, E2=4, S0=1)), spec(), AUDITED)
+    with pytest.raises(ComparisonError, match="A is not scheduled, but the plan chooses"):
+        decide(*scheduling(evaluations, []), evaluations, spec(), AUDITED)
+
+
+def scheduling(evaluations, scheduled):
+    """A pickup and a plan that agree on what was scheduled."""
+    pickup, plan = judged(evaluations, spec())
+    return pickup.model_copy(update={"scheduled": scheduled}), plan.model_copy(update={"chosen": scheduled})
+
+
+def test_a_plan_that_is_not_what_was_scheduled_is_refused(tmp_path):
+    evaluations = read(tmp_path, contents(E0=5, E2=4, A=6))
+    pickup, plan = judged(evaluations, spec())
+    with pytest.raises(ComparisonError, match=r"plan.json: chose \[\], but pickup.json schedules \['A'\]"):
+        decide(pickup, plan.model_copy(update={"chosen": []}), evaluations, spec(), AUDITED)
 
 
 @pytest.mark.parametrize(
@@ -412,7 +452,7 @@ def test_an_option_in_run_without_a_row_is_refused():
 def test_an_audit_of_something_else_is_refused(tmp_path, change, message):
     evaluations = read(tmp_path, contents(E0=5, E2=6))
     with pytest.raises(ComparisonError, match=message):
-        decide(judge_pickup(evaluations, spec()), evaluations, spec(), AUDITED | change)
+        decide(*judged(evaluations, spec()), evaluations, spec(), AUDITED | change)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"branch": "left"}'])
@@ -423,7 +463,7 @@ def test_a_malformed_pickup_is_refused(tmp_path, text):
 
 
 def test_what_the_evaluator_writes_can_be_read(tmp_path):
-    experiment = load_experiment(yaml.safe_load((REPOSITORY / "config.yaml").read_text()))
+    experiment = load_experiment(default_config())
     settings = experiment.evaluation_spec("E2").model_copy(update={"episodes": EPISODES})
     world = content("E2", 0, 0)["world"]["seed_0"]
     seeds = {"0": {"weights_sha256": sha256("E2 0"), "world": world}}
@@ -522,7 +562,7 @@ def test_a_blind_baseline_is_not_compared_with_itself(tmp_path):
     settings = spec(run=["E0", "E2", "S0"], baseline="S0")
     audited = AUDITED | {"baseline": "S0"}
     evaluations = read(tmp_path, contents(E0=5, E2=6, S0=5))
-    text = render(decide(judge_pickup(evaluations, settings), evaluations, settings, audited))
+    text = render(decide(*judged(evaluations, settings), evaluations, settings, audited))
     assert "cannot tell cameras apart" not in " ".join(text.split())
 
 
@@ -588,8 +628,8 @@ def test_the_text_follows_from_the_json_alone(tmp_path):
 
 def test_the_order_of_the_files_changes_nothing(tmp_path):
     evaluations = read(tmp_path, contents(E0=6, E2=4, A=7))
-    pickup = judge_pickup([e for e in evaluations if e.option != "A"], spec())
-    assert decide(pickup, evaluations[::-1], spec(), AUDITED) == decide(pickup, evaluations, spec(), AUDITED)
+    checkpoint = judged(evaluations, spec())
+    assert decide(*checkpoint, evaluations[::-1], spec(), AUDITED) == decide(*checkpoint, evaluations, spec(), AUDITED)
 
 
 def test_every_token_has_a_text_for_every_scale(tmp_path):
@@ -617,6 +657,8 @@ def programs(tmp_path, monkeypatch):
     output = [
         "--pickup",
         "pickup.json",
+        "--plan",
+        "plan.json",
         "--fairness",
         "fairness.json",
         "--output-json",
@@ -625,7 +667,8 @@ def programs(tmp_path, monkeypatch):
         "decision.txt",
     ]
     return {
-        "judge_pickup.py": ["--spec", judge.model_dump_json(), "--evaluations", *run, "--output", "pickup.json"],
+        "judge_pickup.py": ["--spec", judge.model_dump_json(), "--evaluations", *run, "--output", "pickup.json"]
+        + ["--plan", "plan.json"],
         "decide.py": ["--spec", spec().model_dump_json(), "--evaluations", *run, *wrist, *output],
     }
 
@@ -647,7 +690,7 @@ def call(name, arguments, monkeypatch):
 
 def test_the_programs_make_the_same_bytes_in_every_process(tmp_path, monkeypatch, programs):
     call("judge_pickup.py", programs["judge_pickup.py"], monkeypatch)
-    assert Pickup.read(tmp_path / "pickup.json").scheduled == ["A"]
+    assert Pickup.read(tmp_path / "pickup.json").scheduled == Plan.read(tmp_path / "plan.json").chosen == ["A"]
     call("decide.py", programs["decide.py"], monkeypatch)
     outputs = [tmp_path / "decision.json", tmp_path / "decision.txt"]
     here = [path.read_bytes() for path in outputs]

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL.PngImagePlugin import PngImageFile
 from safetensors.torch import save_file
 from transformers import AutoVideoProcessor, LlamaConfig, VJEPA2Config, VJEPA2Model
 
 from world_modality.backbones import build_small_encoder
-from world_modality.config import load_experiment
+from world_modality.config import default_config, load_experiment
 from world_modality.dataset import CameraFrames, check_image_key, dataset_fingerprint
 from world_modality.encoder import VideoEncoder, encode_dataset, encode_episodes
 from world_modality.latents import LatentTable
@@ -26,7 +25,7 @@ KEY = "observation.images.image"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    spec = load_experiment(yaml.safe_load((REPOSITORY / "config.yaml").read_text())).encoder
+    spec = load_experiment(default_config()).encoder
     folder = tmp_path_factory.mktemp("encoder") / "encoder"
     build_small_encoder(spec, folder)
     return folder

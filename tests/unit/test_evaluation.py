@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
-from world_modality.config import load_experiment
+from world_modality.config import default_config, load_experiment
 from world_modality.evaluation import (
     Episode,
     block_row,
@@ -19,14 +18,13 @@ from world_modality.evaluation import (
 )
 from world_modality.files import read_json, text_sha256, write_json
 
-CONFIG = Path(__file__).parents[2] / "config.yaml"
 WEIGHTS = "ab" * 32
 PICKUP = {"furthest": None, "stage_steps": {}, "grasp_attempts": 0, "slips": 0, "contact_to_closing": None}
 
 
 @pytest.fixture
 def spec():
-    config = yaml.safe_load(CONFIG.read_text())
+    config = default_config()
     config["evaluation"] |= {"episodes": 3, "block_size": 2}
     return load_experiment(config).evaluation_spec("E0")
 

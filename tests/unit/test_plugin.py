@@ -9,7 +9,6 @@ from pathlib import Path
 import draccus
 import pytest
 import torch
-import yaml
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
@@ -20,7 +19,7 @@ from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import WORLD_MODULES, SmolVLAWorldPolicy, world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import BlankImagesProcessorStep, insert_blank_images
 from world_modality.backbones import build_small_encoder, build_small_vlm
-from world_modality.config import load_experiment
+from world_modality.config import default_config, load_experiment
 from world_modality.encoder import VideoEncoder
 from world_modality.latents import LatentSpec, LatentTable, LatentTableError, join_tables, write_latents
 
@@ -32,7 +31,7 @@ INSTRUCTION = "pick up the black bowl\n"
 
 @pytest.fixture(scope="module")
 def experiment():
-    config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
+    config = default_config()
     config["encoder"] |= {"image_size": SIZE, "hidden_size": 48, "layers": 2}
     config["vlm"] |= {"image_size": SIZE}
     return load_experiment(config)

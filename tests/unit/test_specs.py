@@ -1,15 +1,13 @@
 """A spec says the same after its journey to a script, and holds no key its artifact does not depend on."""
 
 import copy
-from pathlib import Path
 
 import pytest
-import yaml
 
-from world_modality.config import load_experiment
+from world_modality.config import default_config, load_experiment
 from world_modality.sections import ConfigError
 
-CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
+CONFIG = default_config()
 SPECS = {
     "record": lambda e: e.record_spec(),
     "train E0": lambda e: e.train_spec("E0"),
@@ -44,7 +42,10 @@ def test_a_spec_survives_json(name):
         ("world.horizon", 4, {"train E2"}),
         ("world.loss_weight", 0.5, {"train E2"}),
         ("training.learning_rate", 1e-4, {"train E0", "train E2"}),
-        ("training.seeds", [0, 1], set()),
+        ("training.seeds", [0, 1], {"judge", "decision"}),  # the plan's stages
+        ("budget.gpu_hours", 8, {"judge", "decision"}),
+        ("costs.train.one", 3, {"judge", "decision"}),
+        ("costs.latents.front", 3, set()),  # E2 has made them
         ("evaluation.episodes", 30, {"evaluation S0"}),
         ("evaluation.video_size", 64, set()),
         ("decision.min_baseline_success", 0.3, {"decision"}),

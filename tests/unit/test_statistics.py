@@ -271,7 +271,7 @@ def test_extreme_tables_have_an_interval_that_stays_within_bounds(interval, coun
 
 
 def tables(pairs):
-    return [(w, l, pairs - w - l) for w in range(pairs + 1) for l in range(pairs + 1 - w)]
+    return [(won, lost, pairs - won - lost) for won in range(pairs + 1) for lost in range(pairs + 1 - won)]
 
 
 def chance_of(table, truth):
@@ -321,8 +321,10 @@ def test_only_whole_rounds_are_looked_at():
 def test_for_bound_0_only_discordant_pairs_count():
     """As a mixture over a uniform share of wins below one half, in closed form."""
     wins, losses = 3, 9
-    closed = 2 ** (wins + losses + 1) * stats.beta.cdf(0.5, wins + 1, losses + 1) * math.exp(
-        math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(wins + losses + 2)
+    closed = (
+        2 ** (wins + losses + 1)
+        * stats.beta.cdf(0.5, wins + 1, losses + 1)
+        * math.exp(math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(wins + losses + 2))
     )
     mixed = e_values(counted(wins, losses, 20), 0.0, "below")[-1]
     assert mixed == pytest.approx(closed, rel=1e-3)

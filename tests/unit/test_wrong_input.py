@@ -19,7 +19,7 @@ from snakemake.utils import update_config
 from tests.unit.test_decision import contents
 from tests.unit.test_decision import spec as decision_spec
 from world_modality.backbones import build_small_encoder
-from world_modality.config import load_experiment
+from world_modality.config import default_config, load_experiment
 from world_modality.latents import METADATA_KEY, LatentTable
 from world_modality.provenance import making
 from world_modality.sections import ConfigError, Tree
@@ -76,6 +76,20 @@ OVERLAYS = {
     "training: {learning_rate: fast}": "training.learning_rate: Input should be a valid number, unable to parse",
     "training: ": "training: Input should be a valid dictionary or instance of Training, not None",
     "figures: {pickup_color: blue}": "figures.pickup_color: String should match pattern '^#[0-9a-f]{6}$', not 'blue'",
+    # the budget and what the stages cost
+    "decision: {on_hurt: [A, B]}": "decision.on_hurt[1]: no option B; valid: E0, E2, A, E2-zero, S0",
+    "decision: {on_hurt: [A, A]}": "decision.on_hurt: A is listed twice",
+    "decision: {on_hurt: [E2-zero]}": "decision.on_hurt: lacks A, which is decision.wrist",
+    "budget: {gpu_hours: -1}": "budget.gpu_hours: Input should be greater than or equal to 0, not -1",
+    "budget: {gpu_hours: .inf}": "budget.gpu_hours: Input should be a finite number, not inf",
+    "budget: {gpu_hours: much}": "budget.gpu_hours: Input should be a valid number, unable to parse",
+    "budget: {gpus: 0}": "budget.gpus: Input should be greater than or equal to 1, not 0",
+    "budget: {gpus: 1.5}": "budget.gpus: Input should be a valid integer",
+    "budget: {gpu_hour: 3}": "budget.gpu_hour: unknown key; did you mean gpu_hours? valid: gpu_hours, gpus",
+    "costs: {train: {one: -2}}": "costs.train.one: Input should be greater than or equal to 0, not -2",
+    "costs: {train: {one: .nan}}": "costs.train.one: Input should be a finite number, not nan",
+    "costs: {latents: {wirst: 2}}": "costs.latents.wirst: unknown key; did you mean wrist? valid: front, wrist",
+    "costs: {evaluate: {A: 4}}": "costs.evaluate.A: unknown key; valid: none, one, both",
     # lists
     "run: []": "run: List should have at least 2 items after validation, not 0",
     "run: [E0, E2, E2]": "run: E2 is listed twice",
@@ -92,7 +106,7 @@ OVERLAYS = {
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_wrong_overlay_is_told_in_one_line(overlay):
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config = default_config()
     update_config(config, yaml.safe_load(overlay))
     with pytest.raises(ConfigError) as refused:
         load_experiment(config)
@@ -171,7 +185,7 @@ def refusal(monkeypatch, capsys):
         line = capsys.readouterr().err.splitlines()[-1] if by_argparse else code
         assert "\n" not in line
         assert "error: " in line
-        for flag in ("output", "output-json", "output-text"):
+        for flag in ("output", "output-json", "output-text", "plan"):
             if flag in flags:
                 assert not list(Path(flags[flag]).parent.glob(f"*{Path(flags[flag]).name}*"))
         return line
@@ -613,8 +627,9 @@ def judged(tmp_path):
         name: value for name, value in settings.model_dump(mode="json")["decision"].items() if name in Tree.model_fields
     }
     rows = settings.model_dump(mode="json")["options"]
-    judge = {"evaluations": paths, "output": tmp_path / "out" / "pickup.json"}
-    judge["spec"] = json.dumps({"decision": tree, "options": rows, "run": settings.run})
+    judge = {"evaluations": paths, "output": tmp_path / "out" / "pickup.json", "plan": tmp_path / "out" / "plan.json"}
+    plan = settings.plan.model_dump(mode="json")
+    judge["spec"] = json.dumps({"decision": tree, "options": rows, "run": settings.run, "plan": plan})
     (tmp_path / "fairness.json").write_text("{}")
     recorded(tmp_path / "fairness.json")
     decide = {"pickup": tmp_path / "pickup.json", "fairness": tmp_path / "fairness.json"}

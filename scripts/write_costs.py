@@ -1,0 +1,31 @@
+"""Write `experiments/costs.yaml` anew: what the stages of the plan cost in a run, in place of estimates.
+
+    python scripts/write_costs.py --on "one H100"
+
+Reads the times of a run's jobs from Snakemake's benchmark files (`benchmarks/out/`), and which jobs there are from its
+merged config (`results/run_config.yaml`). People read and commit the file: nothing measured decides by itself.
+"""
+
+import argparse
+from pathlib import Path
+
+from world_modality.config import COSTS, load_experiment
+from world_modality.costs import costs_text, measure
+from world_modality.files import read_run_config, write_text
+from world_modality.program import existing, run
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--directory", type=existing, default=Path(), help="folder of the experiment (this one)")
+parser.add_argument("--on", default="", help="the device it ran on, in words")
+parser.add_argument("--output", type=Path, default=COSTS, help=f"file to write ({COSTS.parent.name}/{COSTS.name})")
+
+
+def main() -> None:
+    arguments = parser.parse_args()
+    experiment = load_experiment(read_run_config(arguments.directory / "results" / "run_config.yaml"))
+    measured = measure(experiment, arguments.directory / "benchmarks" / "out")
+    write_text(arguments.output, costs_text(measured, experiment.costs, arguments.on))
+
+
+if __name__ == "__main__":
+    run(main)
