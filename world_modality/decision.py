@@ -277,8 +277,8 @@ def decide(
 
 
 def choose_token(pooled: dict[str, Counts], decision: Decision) -> Token:
-    """The first token whose condition holds; `pooled` holds the evaluated options, all with equally many episodes."""
-    score = {name: counts.successes for name, counts in pooled.items()}
+    """The first token whose condition holds; `pooled` holds the evaluated options."""
+    score = {name: counts.rate for name, counts in pooled.items()}
     baseline, world = score[decision.baseline], score[decision.world]
     wrist, fusion = score.get(decision.wrist), score.get(decision.fusion)
     if pooled[decision.baseline].rate < decision.min_baseline_success:

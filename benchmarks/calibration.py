@@ -1,0 +1,147 @@
+"""How often the decision errs: the whole of it simulated over a grid of truths; prints a table.
+
+Each simulated experiment has its own initial states, some hard and some easy for all policies alike, which makes the
+outcomes of a pair correlated; a training seed adds its own luck to each of its policies, which makes episodes from one
+initial state a cluster. Its outcomes go through the same functions as an evaluation's (`statistics`, `judgement`,
+`decision.choose_token`), and what they say is held against the truth that made them.
+
+    python benchmarks/calibration.py --experiments 2000
+
+Columns: the true success rates of E0, E2 and A; how often E2 < E0; the verdict on E2; whether E2 truly loses nothing
+(then INFERIOR is false) or the margin or more (then NON_INFERIOR is); the token most often given.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy import optimize, stats
+
+from world_modality.config import default_config, load_experiment
+from world_modality.decision import Counts, choose_token
+from world_modality.judgement import compare
+from world_modality.sections import Decision
+
+FAMILIES = {("E2", "E0"): "primary", ("A", "E0"): "adoption"}
+
+
+@dataclass(frozen=True)
+class World:
+    """What the simulated experiments are made of.
+
+    Args:
+        states: initial states of each task.
+        tasks: number of pickup tasks.
+        seeds: training seeds of each option.
+        spread: standard deviation of the initial states' difficulty, in logits; 0: pairs are not correlated.
+        luck: standard deviation of what a training seed adds to all episodes of its checkpoint, in logits.
+    """
+
+    states: int = 50
+    tasks: int = 2
+    seeds: int = 1
+    spread: float = 2.2
+    luck: float = 0.0
+
+    def episodes(self, rates: dict[str, float], rng: np.random.Generator) -> pl.DataFrame:
+        """One experiment: a row per episode, as `comparison.episode_table` has it."""
+        difficulty = rng.normal(0, self.spread, (self.tasks, self.states, 1))
+        parts = []
+        for option, rate in rates.items():
+            luck = rng.normal(0, self.luck, (1, 1, self.seeds))
+            chance = 1 / (1 + np.exp(-(self._logit(rate) - difficulty + luck)))
+            success = rng.random(chance.shape) < chance
+            task, state, seed = (index.ravel() for index in np.indices(chance.shape))
+            columns = {"task": task, "init_state_id": state, "train_seed": seed, "success": success.ravel()}
+            parts.append(pl.DataFrame(columns).with_columns(option=pl.lit(option)))
+        return pl.concat(parts).with_columns(
+            init_state_sha256=pl.format("{} {}", "task", "init_state_id"),
+            env_seed=pl.col("task") * 1000 + pl.col("init_state_id"),
+            noise_seed=pl.col("task") * 1000 + pl.col("init_state_id"),
+            stages=pl.lit(None, pl.Int64),
+        )
+
+    def _logit(self, rate: float) -> float:
+        """The logit at which the mean success over all initial states and seeds is `rate`."""
+        points, weights = np.polynomial.hermite_e.hermegauss(61)
+        scale = np.hypot(self.spread, self.luck)
+
+        def excess(logit: float) -> float:
+            return float((weights / (1 + np.exp(-(logit + scale * points)))).sum() / weights.sum()) - rate
+
+        return optimize.brentq(excess, -30, 30)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one experiment said."""
+
+    worse: bool
+    conclusion: str
+    token: str
+    correlation: float | None
+
+
+def simulate(
+    world: World, rates: dict[str, float], decision: Decision, experiments: int, seed: int
+) -> Iterator[Outcome]:
+    """Run experiments with the given true success rates; the same seed gives the same outcomes."""
+    rng = np.random.default_rng(seed)
+    families = {pair: family for pair, family in FAMILIES.items() if set(pair) <= set(rates)}
+    for _ in range(experiments):
+        episodes = world.episodes(rates, rng)
+        counts = episodes.group_by("option").agg(pl.col("success").sum(), pl.len())
+        pooled = {option: Counts(successes=s, episodes=n) for option, s, n in counts.iter_rows()}
+        primary = compare(episodes, families, decision)[0]
+        worse = pooled["E2"].successes < pooled["E0"].successes
+        run = pooled if worse else {name: pooled[name] for name in ("E0", "E2")}  # the tree runs A where E2 < E0
+        yield Outcome(worse, primary.success.conclusion, choose_token(run, decision), primary.correlation)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiments", type=int, default=500, help="for each truth")
+    parser.add_argument("--states", type=int, default=50, help="initial states of each of the two tasks")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3], help="numbers of training seeds")
+    parser.add_argument("--luck", type=float, default=0.0, help="how much training seeds differ [logits]")
+    parser.add_argument("--stopping", nargs="+", default=["fixed", "anytime"], choices=["fixed", "anytime"])
+    args = parser.parse_args()
+    settings = load_experiment(default_config()).decision
+    print(f"{args.experiments} experiments each, margin {settings.margin:g}, level {settings.level:g}: a false verdict")
+    print(f"is within simulation error up to {_upper(args.experiments, settings.level):.3f}.")
+    print("stopping  seeds    E0    E2     A  corr  E2<E0  NON_INF  INFERIOR  INCONCL  false  token")
+    for stopping in args.stopping:
+        decision = settings.model_copy(update={"stopping": stopping})
+        for seeds in args.seeds:
+            world = World(states=args.states, seeds=seeds, luck=args.luck)
+            for baseline in (0.5, 0.8):
+                for loss in (0.0, 0.05, 0.1, 0.2):
+                    rates = {"E0": baseline, "E2": baseline - loss, "A": baseline}
+                    outcomes = list(simulate(world, rates, decision, args.experiments, seed=0))
+                    print(f"{stopping:<8}  {seeds:>5}  {_row(outcomes, rates, decision)}", flush=True)
+
+
+def _upper(experiments: int, level: float) -> float:
+    return float(stats.binom.ppf(0.999, experiments, level)) / experiments
+
+
+def _row(outcomes: list[Outcome], rates: dict[str, float], decision: Decision) -> str:
+    said = Counter(outcome.conclusion for outcome in outcomes)
+    share = {name: said[name] / len(outcomes) for name in ("NON_INFERIOR", "INFERIOR", "INCONCLUSIVE")}
+    loss = rates["E0"] - rates["E2"]
+    false = share["INFERIOR"] if loss <= 0 else share["NON_INFERIOR"] if loss >= decision.margin - 1e-9 else None
+    correlations = [outcome.correlation for outcome in outcomes if outcome.correlation is not None]
+    token, count = Counter(outcome.token for outcome in outcomes).most_common(1)[0]
+    cells = [*(f"{rate:.2f}" for rate in rates.values()), f"{np.mean(correlations):.2f}"]
+    cells += [f"{np.mean([outcome.worse for outcome in outcomes]):.3f}"]
+    cells += [*(f"{value:.3f}" for value in share.values()), "-" if false is None else f"{false:.3f}"]
+    widths = (4, 4, 4, 4, 5, 7, 8, 7, 5)
+    line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    return f"{line}  {token} {count / len(outcomes):.2f}"
+
+
+if __name__ == "__main__":
+    main()
