@@ -16,7 +16,7 @@ from world_modality.decision import Rate, Verdict
 from world_modality.errors import InputError
 from world_modality.files import atomic_path
 from world_modality.foresight import PREDICTORS, Foresight, View
-from world_modality.plan import Plan
+from world_modality.plan import Plan, PlannedStage
 from world_modality.sections import Figures
 
 KINDS = {"latents": "latents", "train": "training", "evaluate": "evaluation"}  # of stages, as the plan's figure says it
@@ -91,37 +91,40 @@ def _draw_cosines(axes, view: View, look: Figures, labels: bool = False, **style
 
 
 def plot_plan(plan: Plan, look: Figures) -> Figure:
-    """Gantt chart: a row for each GPU that runs something, a bar for each stage; what is left out is said below.
+    """Gantt chart: a row for each GPU that runs something, a bar for each stage; below, the plan in words.
 
-    Laid out by hand: a bar's name is written in it, at the size that fits.
+    Laid out by hand: a bar's name is written in it as large as fits.
     """
-    rows = sorted({stage.gpu for stage in plan.stages})
+    gpus = sorted({stage.gpu for stage in plan.stages})
     notes = [line for text in plan.summary() for line in textwrap.wrap(text, 110)]
-    height = 0.95 + 0.5 * max(len(rows), 1) + 0.2 * len(notes)  # [inch]
+    below, rows = 0.6 + 0.2 * len(notes), max(1, len(gpus))
+    height = below + 0.5 * rows + 0.35  # [inch]
     figure = Figure(figsize=(9, height))
-    bottom = (0.55 + 0.2 * len(notes)) / height
-    axes = figure.add_axes((0.08, bottom, 0.89, 1 - 0.35 / height - bottom))
-    kinds = dict.fromkeys(stage.kind for stage in plan.stages)
-    for number, kind in enumerate(KINDS):
+    axes = figure.add_axes((0.08, below / height, 0.89, 0.5 * rows / height))
+    axes.set(xlim=(0, plan.makespan or 1), ylim=(rows - 0.5, -0.5))
+    axes.set_yticks(range(len(gpus)), [f"GPU {gpu}" for gpu in gpus])
+    for number, (kind, label) in enumerate(KINDS.items()):
         color = look.task_colors[number % len(look.task_colors)]
-        for stage in (stage for stage in plan.stages if stage.kind == kind):
-            row, length = rows.index(stage.gpu), stage.end - stage.start
-            axes.barh(row, length, left=stage.start, height=0.7, color=color, alpha=0.5, edgecolor="0.2", linewidth=0.6)
-            size = min(8.0, 1000 * length / (plan.makespan * len(stage.name)))  # [pt]; the axes are 8 inches wide
-            if size >= 3:
-                axes.text(stage.start + length / 2, row, stage.name, ha="center", va="center", fontsize=size)
-        if kind in kinds:
-            axes.barh(0, 0, color=color, alpha=0.5, label=KINDS[kind])
-    axes.set_yticks(range(len(rows)), [f"GPU {gpu}" for gpu in rows])
-    axes.set(xlim=(0, plan.makespan or 1), ylim=(max(len(rows), 1) - 0.5, -0.5), xlabel="after the judgement [h]")
-    if not plan.stages:
-        axes.text(0.5, 0.5, "nothing was planned", transform=axes.transAxes, ha="center", va="center")
-        axes.set_xticks([])
-        axes.set_xlabel("")
+        _draw_stages(axes, [s for s in plan.stages if s.kind == kind], gpus, color=color, label=label)
+    if plan.stages:
+        axes.set_xlabel("after the judgement [h]")
+        figure.legend(loc="upper right", bbox_to_anchor=(0.98, 1), ncols=len(KINDS), frameon=False, fontsize="small")
     else:
-        figure.legend(loc="upper right", bbox_to_anchor=(0.98, 1), ncols=len(kinds), frameon=False, fontsize="small")
+        axes.set_xticks([])
+        axes.text(0.5, 0, "nothing was planned", ha="center", va="center")
     figure.text(0.08, 0.08 / height, "\n".join(notes), fontsize="small", va="bottom")
     return figure
+
+
+def _draw_stages(axes, stages: list[PlannedStage], gpus: list[int], **style) -> None:
+    lengths = [stage.end - stage.start for stage in stages]
+    rows = [gpus.index(stage.gpu) for stage in stages]
+    lefts = [stage.start for stage in stages]
+    axes.barh(rows, lengths, left=lefts, height=0.7, alpha=0.5, edgecolor="0.2", linewidth=0.6, **style)
+    for stage, row, length in zip(stages, rows, lengths, strict=True):
+        size = min(8.0, 900 * length / axes.get_xlim()[1] / len(stage.name))  # [pt], in axes of 8 inches
+        if size >= 3:
+            axes.text(stage.start + length / 2, row, stage.name, ha="center", va="center", fontsize=size)
 
 
 def plot_attention(report: AttentionReport, look: Figures) -> Figure:

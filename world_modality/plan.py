@@ -28,8 +28,9 @@ from world_modality.specs import PlanSpec, Stage
 
 SLOTS = 100
 NODES = 2000
-# By PuLP's names, what limits the nodes. The last two are CBC: that which comes with PuLP, and one installed beside it.
-SOLVERS = {"HiGHS": "mip_max_nodes", "PULP_CBC_CMD": "maxNodes", "COIN_CMD": "maxNodes"}
+# By PuLP's names, what limits the nodes. First the CBC that comes with PuLP, so that what else is installed changes no
+# plan; then HiGHS, which greets on the standard output, and another CBC.
+SOLVERS = {"PULP_CBC_CMD": "maxNodes", "HiGHS": "mip_max_nodes", "COIN_CMD": "maxNodes"}
 
 
 class PlannedStage(Document):
@@ -72,8 +73,11 @@ class Plan(Document):
         if not self.wanted:
             return ["The tree asks for no option beside those that have run."]
         of = "" if self.gpu_hours is None else f" of the budget of {self.gpu_hours:g}"
-        cost = f"{self.hours:g}{of} GPU-hours, {self.makespan:g} h on {self.gpus} GPU{'s' if self.gpus > 1 else ''}"
-        lines = [f"{', '.join(self.chosen)} fit: {cost}."] if self.chosen else ["Nothing fits the budget."]
+        on = f"on {self.gpus} GPU{'s' if self.gpus > 1 else ''}"
+        at_best = f", {self.bound:g} h at best" if self.bound < self.makespan else ""
+        lines = [f"Planned: {', '.join(self.chosen)}. {self.hours:g}{of} GPU-hours, {self.makespan:g} h {on}{at_best}."]
+        if not self.chosen:
+            lines = [f"Nothing fits the budget of {self.gpu_hours:g} GPU-hours."]
         lines += [
             f"{left.option} is left out: it needs {left.hours:g} GPU-hours, {left.missing:g} beyond the budget."
             for left in self.left_out
@@ -166,7 +170,8 @@ def choose(spec: PlanSpec, wanted: tuple[str, ...]) -> tuple[str, ...]:
     chosen = []
     for option in wanted:
         problem.setObjective(run[option] + 0)
-        _solve(problem)
+        if _solve(problem) != pulp.LpStatusOptimal:
+            raise InputError(f"no plan: PuLP's solver does not say whether {option} fits the budget")
         fits = round(run[option].value())
         problem += run[option] == fits
         chosen += [option] * fits
@@ -203,7 +208,7 @@ def _shortest(stages: Sequence[Stage], ticks: dict[str, int], gpus: int) -> tupl
     by_hand = (stages, sorted(stages, key=lambda stage: -tails[stage.name]))  # the preferred options first, if possible
     best = min((_place(order, ticks, gpus) for order in by_hand), key=_end)
     bound = max(*tails.values(), -(-sum(ticks.values()) // gpus))
-    slot = -(-_end(best) // SLOTS)  # [ticks]
+    slot = max(1, -(-_end(best) // SLOTS))  # [ticks]
     slots = {name: -(-length // slot) for name, length in ticks.items()}
     first, last = -(-bound // slot), (_end(best) - 1) // slot  # ends that would be earlier [slots]
     while first <= last:
@@ -283,18 +288,22 @@ def _start_before(
 
 
 def _solve(problem: pulp.LpProblem, nodes: int | None = None) -> int:
-    """Solve with what PuLP finds: quietly, exactly, in one thread, and limited by nodes, never by a clock.
+    """Solve exactly with what PuLP finds, limited by nodes and never by a clock; returns PuLP's status."""
+    name = _available()
+    limits = {SOLVERS[name]: nodes} if nodes else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # PuLP 4 will have CBC in another place
+        solver = pulp.getSolver(name, msg=False, threads=1, gapRel=0, **limits)
+    try:
+        return problem.solve(solver)
+    except KeyError:  # PuLP does not know what HiGHS answers at its limit of nodes
+        return pulp.LpStatusNotSolved
 
-    Returns:
-        PuLP's status.
 
-    Raises:
-        InputError: PuLP finds no solver.
-    """
-    for name, limit in SOLVERS.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # PuLP 4 will have CBC in another place
-            if pulp.getSolver(name, msg=False).available():
-                limits = {limit: nodes} if nodes else {}
-                return problem.solve(pulp.getSolver(name, msg=False, threads=1, gapRel=0, **limits))
-    raise InputError("PuLP finds no solver; install highspy (HiGHS) or cbc")
+@functools.cache
+def _available() -> str:
+    found = pulp.listSolvers(onlyAvailable=True)
+    for name in SOLVERS:
+        if name in found:
+            return name
+    raise InputError(f"PuLP finds no solver; install highspy (HiGHS) or cbc; it has: {', '.join(found) or 'none'}")

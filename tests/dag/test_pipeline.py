@@ -63,6 +63,30 @@ def test_always_runs_the_wrist_experiment_beside_the_rest(tmp_path):
     assert "E2-zero" not in {output.split("_")[1] for output in outputs(jobs, "train_policy")}
 
 
+COSTS = {"latents": {"wrist": 2}, "train": {"one": 6}, "evaluate": {"one": 4}}
+
+
+def test_what_the_budget_leaves_out_is_not_planned(tmp_path):
+    (tmp_path / "budget.yaml").write_text(f"budget: {{gpu_hours: 11.9}}\ncosts: {COSTS}\n")  # A needs 12
+    overlays = ("--configfile", TREE / "both_branches.yaml", tmp_path / "budget.yaml")
+    jobs = planned(tmp_path, *overlays, target="all")
+    assert {output.split("_")[1] for output in outputs(jobs, "train_policy")} == {
+        f"{o}/seed" for o in ("E0", "E2", "S0")
+    }
+    assert outputs(jobs, "encode_latents") == {"results/latents_front.parquet"}
+    assert ("plot_plan", "results/figures/plan.svg") in jobs
+
+
+def test_the_costs_of_a_config_file_or_of_the_command_line_win(tmp_path):
+    (tmp_path / "budget.yaml").write_text(f"budget: {{gpu_hours: 11.9}}\ncosts: {COSTS | {'train': {'one': 5}}}\n")
+    jobs = planned(tmp_path, "--configfile", TREE / "both_branches.yaml", tmp_path / "budget.yaml")
+    assert "results/ckpt_A/seed_0" in outputs(jobs, "train_policy")
+    (tmp_path / "budget.yaml").write_text(f"budget: {{gpu_hours: 11.9}}\ncosts: {COSTS}\n")
+    line = ("--config", "costs={'evaluate': {'one': 3}}")
+    jobs = planned(tmp_path, "--configfile", TREE / "both_branches.yaml", tmp_path / "budget.yaml", *line)
+    assert "results/ckpt_A/seed_0" in outputs(jobs, "train_policy")
+
+
 def finish(directory, jobs, scheduled):
     """Pretend that `jobs` are done, in the order of the pipeline, and that the tree scheduled `scheduled`."""
     order = ["record_demonstrations", "aggregate_demonstrations", "build_encoder", "build_vlm", "encode_latents"]

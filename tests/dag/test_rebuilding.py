@@ -22,6 +22,7 @@ from world_modality.sections import Option
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = default_config()
 
+NOTHING = set()
 RECORDINGS = {"demonstrations/task_0", "demonstrations/task_1"}
 WORLD_ROLLOUTS = {f"{kind}/{option}/*" for kind in ("rollouts", "videos") for option in ("E2", "E2-zero", "A")}
 INIT_STATES = {"init_states/*"}
@@ -29,10 +30,10 @@ LATENTS = {"latents_*.parquet"}
 POLICIES = {"ckpt_*/seed_0"}
 WORLD_POLICIES = {"ckpt_E2/seed_0", "ckpt_A/seed_0"}
 ROLLOUTS = {"rollouts/*", "videos/*", "eval_*.json"}  # an evaluation's spec holds the protocol of its rollouts
-PICKUP = {"pickup.json"}
+PICKUP = {"pickup.json", "plan.json"}
 DECISION = {"decision.json", "decision.txt"}
 FAIRNESS = {"fairness.json"}
-FIGURES = {"figures/success.svg", "figures/attention.svg", "figures/prophet.svg"}
+FIGURES = {"figures/success.svg", "figures/attention.svg", "figures/prophet.svg", "figures/plan.svg"}
 ATTENTION = {"attention.json", "attention.txt"}
 DRAWN_PROPHETS = {"figures/prophet.svg"}
 
@@ -111,7 +112,9 @@ KEYS = {
     "training.seeds": (
         [0, 1],
         {"ckpt_*/seed_1", "ckpt_*/manifest.json", "rollouts/*/seed_1/*", "eval_*.json", "attention_*.parquet"}
-        | {"prophet_*.json"},
+        | {"prophet_*.json"}
+        | PICKUP
+        | DECISION,  # by the plan
     ),
     "training.save_every": (50, set()),
     "training.cache_frames": (False, set()),
@@ -131,21 +134,32 @@ KEYS = {
     "decision.pickup_tasks": ([0], PICKUP | DECISION),
     "decision.baseline": ("S0", PICKUP | FAIRNESS | DECISION),
     "decision.world": ("C", PICKUP | FAIRNESS | DECISION | ATTENTION, SPARE | {"run": ["E0", "E2", "C"]}),
-    "decision.wrist": ("C", NEW_C | PICKUP | FAIRNESS | DECISION, SPARE),
+    "decision.wrist": ("C", PICKUP | DECISION | ATTENTION, SPARE | {"decision": {"on_hurt": ["A", "C"]}}),
     "decision.fusion": ("C", PICKUP | DECISION, SPARE),
     "decision.wrist_experiment": ("if_world_hurts", PICKUP | FAIRNESS | DECISION | ATTENTION | DRAWN_PROPHETS),
+    "decision.on_hurt": (["A", "C"], NEW_C | PICKUP | FAIRNESS | DECISION, SPARE),
     "decision.on_success": (["C"], PICKUP | DECISION, SPARE),
     "decision.min_baseline_success": (0.3, DECISION),
     "decision.confidence": (0.9, DECISION),
     "decision.margin": (0.05, DECISION),
     "decision.min_world_effect": (0.1, DECISION),
+    "budget.gpu_hours": (1000, PICKUP | DECISION),
+    "budget.gpus": (2, PICKUP | DECISION),
+    "costs.latents.front": (99, NOTHING),  # E2 has made them
+    "costs.latents.wrist": (99, PICKUP | DECISION),
+    "costs.train.none": (99, NOTHING),
+    "costs.train.one": (99, PICKUP | DECISION),
+    "costs.train.both": (99, PICKUP | DECISION, SPARE | {"decision": {"on_success": ["C"]}}),
+    "costs.evaluate.none": (99, NOTHING),
+    "costs.evaluate.one": (99, PICKUP | DECISION),
+    "costs.evaluate.both": (99, NOTHING),
     "figures.task_colors": (["#123456"], FIGURES),
     "figures.pickup_color": ("#123456", FIGURES),
     "run": (["E0", "E2", "E2-zero", "S0", "C"], NEW_C | PICKUP | FAIRNESS | DECISION, SPARE),
     "options.A.label": ("another", DECISION),
-    "options.A.cameras": (["front"], {"ckpt_A/seed_0", *evaluated("A"), *examined("A")} | DECISION),
+    "options.A.cameras": (["front"], {"ckpt_A/seed_0", *evaluated("A"), *examined("A")} | PICKUP | DECISION),
     "options.E2-zero.memory": ("predicted", evaluated("E2-zero") | PICKUP | DECISION),
-    "options.A.window": (8, {"latents_wrist_m8.parquet", "ckpt_A/seed_0", *examined("A")} | DECISION),
+    "options.A.window": (8, {"latents_wrist_m8.parquet", "ckpt_A/seed_0", *examined("A")} | PICKUP | DECISION),
     "options.E2-zero.rollout_cameras": (["wrist"], evaluated("E2-zero") | PICKUP | DECISION),
     "options.E2-zero.rollout_window": (1, evaluated("E2-zero") | PICKUP | DECISION),
     "options.S0.images": ("seen", {"ckpt_S0/seed_0", *evaluated("S0")} | PICKUP | DECISION),
@@ -271,18 +285,17 @@ PROGRAMS = {
     "collect_attention": "scripts/collect_attention.py",
     "compare_attention": "scripts/compare_attention.py",
     "plot_attention": "scripts/plot_attention.py",
+    "plot_plan": "scripts/plot_plan.py",
     "plot_prophet": "scripts/plot_prophet.py",
 }
 ROLLED_OUT = {"evaluate_policy", "record_videos"}
 EXAMINED = {"measure_prophet", "measure_attention"}
 POLICY_CODE = {"train_policy", *ROLLED_OUT, *EXAMINED}
-PLOTTED = {"plot_success", "plot_attention", "plot_prophet"}
+PLOTTED = {"plot_success", "plot_attention", "plot_prophet", "plot_plan"}
 DRAWN = {"draw_init_states", *ROLLED_OUT}
 ENCODED = {"encode_latents", "pretrain_encoder", "probe_encoder"}
 RECORDED = {"record_demonstrations", "aggregate_demonstrations"}
 JUDGED = {"judge_pickup", "decide"}
-NOTHING = set()
-
 # module -> rules whose artifacts its code makes
 MODULES = {
     "world_modality/__init__.py": set(PROGRAMS),
@@ -294,6 +307,7 @@ MODULES = {
     "world_modality/backbones.py": {"build_encoder", "build_vlm"},
     "world_modality/comparison.py": JUDGED | {"audit_fairness"} | PLOTTED,
     "world_modality/config.py": NOTHING,
+    "world_modality/costs.py": NOTHING,
     "world_modality/dataset.py": {"fetch_demonstrations", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/decision.py": JUDGED | PLOTTED,
     "world_modality/demonstrations.py": RECORDED | {"replay_demonstrations"},
@@ -310,6 +324,7 @@ MODULES = {
     "world_modality/lineage.py": NOTHING,
     "world_modality/loader.py": {"train_policy", "measure_attention"},
     "world_modality/manifest.py": {"write_manifest"},
+    "world_modality/plan.py": JUDGED | PLOTTED,
     "world_modality/positions.py": {"replay_demonstrations", "probe_encoder"},
     "world_modality/pretraining.py": {"pretrain_encoder", "probe_encoder"},
     "world_modality/probe.py": {"probe_encoder"},

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from world_modality.config import default_config
 from world_modality.files import read_json
 from world_modality.rebuild import explain, hidden_jobs, plan
 from world_modality.records import content_sha256
@@ -19,7 +20,10 @@ SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 ALL = {"E0", "E2", "E2-zero", "S0", "A"}
 END = {"decision.json", "decision.txt", "figures/success.svg"}
 WORLD = {"E2", "A", "E9"}
+TRAIN_HOURS = float(default_config()["costs"]["train"]["one"])
 FIGURES = {f"figures/{name}.svg" for name in ("success", "attention", "prophet")}
+DRAWN = FIGURES | {"figures/plan.svg"}
+PICKUP = {"pickup.json", "figures/plan.svg"}  # and plan.json between the two
 COMPARED = {"fairness.json", "attention.json", "attention.txt"} | FIGURES | END  # these wait for the branch as well
 
 
@@ -41,17 +45,17 @@ EDITS = {
     ),
     "more episodes": (
         {"evaluation": {"episodes": 4}},
-        evaluated(*ALL, block="1*") | {"init_states/*", "pickup.json"} | COMPARED,
+        evaluated(*ALL, block="1*") | {"init_states/*"} | PICKUP | COMPARED,
     ),
     "the margin": ({"decision": {"margin": 0.05}}, END),
-    "a figure's colour": ({"figures": {"pickup_color": "#123456"}}, FIGURES),
+    "a figure's colour": ({"figures": {"pickup_color": "#123456"}}, DRAWN),
     "T_ctx": (
         {"world": {"history": 3}},
-        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | COMPARED,
+        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | PICKUP | COMPARED,
     ),
     "K": (
         {"world": {"horizon": 4}},
-        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | {"pickup.json"} | COMPARED,
+        policy("E2") | policy("A") | evaluated("E2", "E2-zero", "A") | PICKUP | COMPARED,
     ),
     "m": (
         {"world": {"window": 2}},
@@ -59,14 +63,17 @@ EDITS = {
         | policy("E2")
         | policy("A")
         | evaluated("E2", "E2-zero", "A")
-        | {"pickup.json"}
+        | PICKUP
         | COMPARED,
     ),
     "a new option that nobody runs": ({"options": {"E9": {"label": "new", "cameras": ["front"]}}}, set()),
     "a new option": (
         {"options": {"E9": {"label": "new", "cameras": ["front"]}}, "run": ["E0", "E2", "E2-zero", "S0", "E9"]},
-        policy("E9") | evaluated("E9") | {"pickup.json"} | COMPARED,
+        policy("E9") | evaluated("E9") | PICKUP | COMPARED,
     ),
+    "a budget": ({"budget": {"gpu_hours": 1000}}, PICKUP | COMPARED),
+    "a budget for nothing": ({"budget": {"gpu_hours": 0}}, PICKUP | COMPARED),
+    "what nothing left to do costs": ({"costs": {"train": {"none": 99}}}, set()),
     "how a training runs": ({"training": {"save_every": 7, "loader_workers": 1, "cache_frames": False}}, set()),
 }
 
@@ -112,13 +119,13 @@ def test_checking_the_repository_out_again_plans_nothing(smoke, checkout):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("world_modality/statistics.py", {"pickup.json"} | COMPARED),
-        ("world_modality/figures.py", FIGURES),
+        ("world_modality/statistics.py", PICKUP | COMPARED),
+        ("world_modality/figures.py", DRAWN),
         (
             "world_modality/manifest.py",
             {f"ckpt_{o}/manifest.json" for o in ALL - {"E2-zero"}}
             | {f"eval_{o}_0.json" for o in ALL}
-            | {"pickup.json"}
+            | PICKUP
             | COMPARED,
         ),
     ],
@@ -197,6 +204,8 @@ def why(smoke, tmp_path, edit):
         ({"evaluation": {"horizon": 30}}, "evaluation.horizon was 20, is 30"),
         ({"simulation": {"settle_steps": 3}}, "simulation.settle_steps was 10, is 3"),
         ({"evaluation": {"episodes": 4}}, "it has never been made"),
+        ({"budget": {"gpus": 2}}, "budget.gpus was 1, is 2"),
+        ({"costs": {"train": {"one": 99}}}, f"costs.ckpt_A/seed_0.hours was {TRAIN_HOURS}, is 99.0"),
         ({"figures": {"pickup_color": "#123456"}}, "figures.pickup_color was #000000, is #123456"),
     ],
 )

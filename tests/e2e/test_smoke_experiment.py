@@ -100,8 +100,14 @@ def test_episodes_do_not_depend_on_how_they_are_split_into_blocks(smoke):
 
 
 def test_the_figures_are_drawn(smoke):
-    for figure in ("success", "attention", "prophet"):
+    for figure in ("success", "attention", "prophet", "plan"):
         assert "<svg" in (smoke / f"results/figures/{figure}.svg").read_text()[:2000]
+
+
+def test_what_the_plan_chose_is_what_was_run(smoke):
+    plan = read_json(smoke / "results/plan.json")
+    assert plan["chosen"] == read_json(smoke / "results/pickup.json")["scheduled"] == ["A"]
+    assert [stage["name"] for stage in plan["stages"]] == ["latents_wrist", "ckpt_A/seed_0", "eval_A/seed_0"]
 
 
 def test_the_attention_of_front_and_wrist_is_compared(smoke):
