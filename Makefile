@@ -42,7 +42,7 @@ lint: setup  ## formatting, static checks, module order, Snakemake's lint, schem
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	lint-imports --no-cache
-	python scripts/write_config_schema.py --check
+	python scripts/write_schemas.py --check
 	snakemake --lint
 
 dag: setup  ## results/dag.svg and results/rulegraph.svg, both branches of the tree included

@@ -99,6 +99,7 @@ class OptionResult(Document):
     pickup: Rate = Field(description="all pickup tasks pooled")
     all_tasks: Rate = Field(description="all evaluated tasks pooled")
     blind_as_good: bool = Field(description="no picture reaches it, and it is as good as the baseline on pickup")
+    other_noise: bool = Field(description="rolled out under other noise than its reference, to see what chance does")
     eyes_shut: bool = Field(description="the baseline's checkpoint with no picture: a loss that must be seen")
     world: dict[str, WorldPath] | None = Field(description="per training seed; null where there is no world path")
     learning_schedule: dict[str, float] | None = Field(description="its own, where it is not the baseline's")
@@ -341,6 +342,7 @@ def _result(
         pickup=pickup,
         all_tasks=_rate(table, name, tasks, decision),
         blind_as_good=name != decision.baseline and blind and pickup.successes >= baseline.successes,
+        other_noise=bool(spec.options[name].rollout_noise),
         eyes_shut=spec.options[name].checkpoint_of == decision.baseline and blind,
         world=world,
         learning_schedule=own or None,

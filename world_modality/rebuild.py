@@ -68,6 +68,7 @@ CONFIG_KEYS = {
         "world_cameras": "options.{option}.cameras",
         "rollout_cameras": "options.{option}.rollout_cameras",
         "window": "options.{option}.rollout_window",
+        "noise_stream": "options.{option}.rollout_noise",
         "source_option": "options.{option}.checkpoint_of",
         "protocol": "evaluation",
         "protocol.simulation": "simulation",

@@ -268,6 +268,7 @@ def _worth(verdict: Verdict) -> list[str]:
     adopted = {"ADOPT_WRIST": settings.wrist, "ADOPT_FUSION": settings.fusion}.get(verdict.token)
     lines += [_said(verdict.comparison(adopted, settings.baseline), settings.margin)] if adopted else []
     lines += [_positive_control(verdict, option) for option in verdict.options if option.eyes_shut]
+    lines += [_calibration(verdict, option) for option in verdict.options if option.other_noise]
     lines.append("By the trained artifacts themselves, the options differ only in what defines them (fairness.json).")
     lines += [_own_schedule(option) for option in verdict.options if option.learning_schedule]
     states, seeds = f"{verdict.initial_states} initial states a task", len(verdict.training_seeds)
@@ -326,6 +327,18 @@ def _positive_control(verdict: Verdict, blind: OptionResult) -> str:
     return (
         f"Positive control: {blind.name}, {comparison.reference} with its eyes shut, {said} "
         f"({100 * judged.difference:+.1f} points, p worse {_p_value(judged.p_worse)})."
+    )
+
+
+def _calibration(verdict: Verdict, again: OptionResult) -> str:
+    """What chance alone does to a policy compared with itself."""
+    comparison = next(c for c in verdict.comparisons if c.option == again.name)
+    judged, reference = comparison.success, comparison.reference
+    verdict_is = "which is false" if judged.conclusion == "INFERIOR" else "which is not false"
+    return (
+        f"Calibration: {again.name} is {reference} itself under other noise, and differs from it by "
+        f"{100 * judged.difference:+.1f} points in {judged.wins + judged.losses} pairs; it is judged "
+        f"{judged.conclusion}, {verdict_is}."
     )
 
 

@@ -37,6 +37,7 @@ OPTIONS = {
     "E2-zero": {"label": "E2 with its memory zeroed at rollout", "checkpoint_of": "E2", "memory": "zero"},
     "S0": {"label": "state-only baseline, every image black", "images": "blank"},
 }
+OPTIONS["E0-again"] = {"label": "E0 under other noise", "checkpoint_of": "E0", "rollout_noise": 1}
 OPTIONS["E0-blind"] = {"label": "E0 with every image black", "checkpoint_of": "E0", "images": "blank"}
 AUDITED = {"baseline": "E0", "world": "E2", "options": dict.fromkeys(OPTIONS)}
 PICKUP = (0, 1)
@@ -604,6 +605,34 @@ def test_how_far_each_pickup_came_stands_beside_the_successes(tmp_path):
     assert (comparison.progress.wins, comparison.progress.losses, comparison.progress.ties) == (6, 2, 12)
     assert comparison.progress.p_two_sided == pytest.approx(2 * sum(math.comb(8, k) for k in range(3)) / 2**8)
     assert "E2 : E0      6    2     12" in render(verdict)
+
+
+def again(files, stream=1):
+    """E0 under other noise."""
+    files = copy.deepcopy(files)
+    for task in PICKUP:
+        files["E0-again", task]["rollout"]["noise_stream"] = stream
+        for row in files["E0-again", task]["episodes"]:
+            row["noise_seed"] += 1
+    return files
+
+
+def test_a_policy_may_be_compared_with_itself_under_other_noise(tmp_path):
+    files = again(contents(E0=5, E2=6, E0_again=4))
+    verdict = decided(tmp_path, spec(run=["E0", "E2", "E0-again"]), files)
+    assert verdict.comparison("E0-again", "E0").success.losses == 2
+    assert "E0-again is E0 itself under other noise, and differs from it by -10.0 points in 2 pairs" in " ".join(
+        render(verdict).split()
+    )
+
+
+def test_other_noise_than_the_row_says_is_refused(tmp_path):
+    files = contents(E0=5, E2=6, E0_again=4)
+    with pytest.raises(ComparisonError, match=r"eval_E0-again_0\.json: rolled out under noise stream 0, not 1"):
+        decided(tmp_path, spec(run=["E0", "E2", "E0-again"]), files)
+    files = again(files, stream=0)
+    with pytest.raises(ComparisonError, match=r"eval_E0-again_0\.json: .*noise"):
+        decided(tmp_path, spec(run=["E0", "E2", "E0-again"]), files)
 
 
 def test_tasks_without_a_pickup_leave_its_stages_out(tmp_path):
