@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from world_modality.comparison import check_comparable, episode_table, read_evaluation
-from world_modality.statistics import count_pairs, mcnemar_exact
+from world_modality.statistics import differences, exact_test, pair_outcomes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS = ("E0", "S0", "E0-blind")
@@ -46,7 +46,8 @@ def main() -> None:
         check_comparable(evaluations, "E0")
         table = episode_table(evaluations)
         counts = {option: table.filter(option=option)["success"] for option in OPTIONS}
-        worse = [mcnemar_exact(count_pairs(table, option, "E0", args.tasks), "less") for option in OPTIONS[1:]]
+        pairs = [pair_outcomes(table, option, "E0", args.tasks) for option in OPTIONS[1:]]
+        worse = [exact_test(differences(paired, "success"), "less") for paired in pairs]
         rows.append([f"{spread:g}", *(f"{c.sum()}/{len(c)}" for c in counts.values()), *(f"{p:.1g}" for p in worse)])
     print("spread [m]      E0      S0  E0-blind  p(S0 worse)  p(E0-blind worse)")
     for row in rows:

@@ -24,7 +24,9 @@ def test_the_decision_names_its_token_scale_and_branch(smoke):
     text = (smoke / "results/decision.txt").read_text()
     token = text.splitlines()[0]
     assert re.fullmatch(r"VOID_BASELINE_TOO_WEAK|WORLD_HELPS_OR_NEUTRAL|ADOPT_WRIST|KEEP_BASELINE", token)
+    assert re.match(r"(NON_INFERIOR|INFERIOR|INCONCLUSIVE)  E2 : E0  branch (success|wrist)  ", text.splitlines()[1])
     assert "Smoke scale" in text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_every_option_is_evaluated_on_the_same_initial_states_and_seeds(smoke):
