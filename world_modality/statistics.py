@@ -337,7 +337,9 @@ def conclude(p_worse: float, p_non_inferior: float, level: float) -> Conclusion:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number: the chance of any false rejection among them stays below the level."""
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+    if len(p_values) < 2:
+        return list(p_values)
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
 # ---- what a number of pairs can say ---------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ NEXT = {
 ADVICE = {
     "keep_baseline": "keep {E0}",
     "follow_branch": "follow the branch",
-    "extend": "evaluate more episodes",
+    "extend": "evaluate more",
 }
 RULES = {
     "VOID_BASELINE_TOO_WEAK": "{E0} below decision.min_baseline_success",
@@ -94,7 +94,7 @@ def _headline(verdict: Verdict) -> str:
     correlation = "none" if primary.correlation is None else f"{primary.correlation:.2f}"
     line = (
         f"{judged.conclusion}  {primary.option} : {primary.reference}  branch {verdict.branch}  bare rule errs "
-        f"{100 * worth.bare_rule_error:.0f}% (N {worth.pairs:.0f}, correlation {correlation})"
+        f"{100 * worth.bare_rule_error:.0f}% (N {worth.pairs:.0f}, r {correlation})"
     )
     advice = ADVICE[settings.when_inconclusive].format(**_roles(verdict))
     return f"{line}  default: {advice}" if judged.conclusion == "INCONCLUSIVE" else line

@@ -547,7 +547,7 @@ def test_the_second_line_says_what_the_branch_is_worth(tmp_path, world, conclusi
 
 @pytest.mark.parametrize(
     ("declared", "said"),
-    [("keep_baseline", "keep E0"), ("follow_branch", "follow the branch"), ("extend", "evaluate more episodes")],
+    [("keep_baseline", "keep E0"), ("follow_branch", "follow the branch"), ("extend", "evaluate more")],
 )
 def test_what_is_declared_for_an_open_question_is_said_and_changes_nothing(tmp_path, declared, said):
     files = contents(E0=5, E2=4, A=5)
@@ -663,7 +663,7 @@ def test_episodes_of_several_seeds_on_one_initial_state_are_a_cluster(tmp_path):
     files = contents(E0=5, E2=6, train_seeds=(0, 1))
     text = " ".join(render(decided(tmp_path, spec(), files)).split())
     assert "episodes from one initial state are a cluster" in text
-    assert "2.00 pairs are worth one independent pair" in text
+    assert "2.11 pairs are worth one independent pair" in text
     assert "compares checkpoints, not methods" not in text
 
 
@@ -675,7 +675,7 @@ def test_a_wrist_option_run_beside_a_success_is_said_so(tmp_path):
 
 GOLDEN = """\
 ADOPT_WRIST
-INCONCLUSIVE  E2 : E0  branch wrist  bare rule errs 40% (N 20, correlation 0.67)  default: keep E0
+INCONCLUSIVE  E2 : E0  branch wrist  bare rule errs 40% (N 20, r 0.67)  default: keep E0
 
 E2 does worse than E0 on pickup, and A, which predicts the wrist camera, does not.
 Embedded scale: shows that the machinery works; says nothing about SmolVLA, V-JEPA 2 ViT-g or LIBERO
