@@ -403,7 +403,7 @@ def _next(verdict: Verdict) -> list[str]:
     judged = verdict.comparison(adopted, settings.baseline)
     if judged.success.conclusion == "INCONCLUSIVE":
         advice = ADVICE[settings.when_inconclusive].format(**_roles(verdict))
-        lines.append(f"{_pair(judged)} is INCONCLUSIVE; what is declared for that: {advice}.")
+        lines.append(f"But {_pair(judged)} is INCONCLUSIVE; declared for that (decision.when_inconclusive): {advice}.")
     lines += [
         f"Find out why the world path of {option.name} is inactive."
         for option in verdict.options
