@@ -20,7 +20,7 @@ checkpoint judge_pickup:
         "Judge the world modality on the pickup tasks"
     shell:
         'python "$SCRIPTS"/judge_pickup.py --evaluations {input.evaluations} --spec {params.spec:q}'
-        " --output {output.verdict} --plan {output.plan} 2>&1 | tee {log}"
+        " --output {output.verdict} --output-plan {output.plan} 2>&1 | tee {log}"
 
 
 rule audit_fairness:

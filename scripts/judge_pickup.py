@@ -19,13 +19,13 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--evaluations", type=existing, nargs="+", required=True, help="eval_<option>_<task>.json files")
 parser.add_argument("--spec", type=spec_argument(JudgeSpec), required=True, help="the tree, budget and costs (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="pickup.json to write")
-parser.add_argument("--plan", type=Path, required=True, help="plan.json to write")
+parser.add_argument("--output-plan", type=Path, required=True, help="plan.json to write")
 
 
 def main() -> None:
     arguments = parser.parse_args()
     record = (__file__, {"evaluations": arguments.evaluations}, arguments.spec)
-    with making(arguments.output, *record) as verdict, making(arguments.plan, *record) as planned:
+    with making(arguments.output, *record) as verdict, making(arguments.output_plan, *record) as planned:
         pickup = judge_pickup([read_evaluation(path) for path in arguments.evaluations], arguments.spec)
         plan = plan_branch(pickup.branch, arguments.spec)
         write_json(verdict, pickup.as_json())

@@ -764,7 +764,7 @@ def programs(tmp_path, monkeypatch):
     ]
     return {
         "judge_pickup.py": ["--spec", judge.model_dump_json(), "--evaluations", *run, "--output", "pickup.json"]
-        + ["--plan", "plan.json"],
+        + ["--output-plan", "plan.json"],
         "decide.py": ["--spec", spec().model_dump_json(), "--evaluations", *run, *wrist, *output],
     }
 

@@ -30,9 +30,8 @@ def spec():
 
 
 def episode(init_state_id, success=False, train_seed=0):
-    return Episode(
-        init_state_id, f"{init_state_id:064d}", env_seed(0, init_state_id), 7, train_seed, success, 20, PICKUP
-    )
+    seeds = (env_seed(0, init_state_id), noise_seed(0, init_state_id), train_seed)
+    return Episode(init_state_id, f"{init_state_id:064d}", *seeds, success, 20, PICKUP)
 
 
 @pytest.fixture
@@ -67,6 +66,9 @@ def test_seeds_are_functions_of_the_episode_alone_and_differ_between_episodes():
     assert len(set(seeds.values())) == len(seeds)
     assert env_seed(0, 0) == env_seed(0, 0)
     assert noise_seed(0, 0, chunk=1) != noise_seed(0, 0, chunk=0)
+    streams = {noise_seed(0, 0, chunk, stream) for chunk in range(9) for stream in range(9)}
+    assert len(streams) == 81
+    assert noise_seed(0, 0, stream=0) == noise_seed(0, 0)
 
 
 def test_an_evaluation_holds_the_episodes_asked_for_and_no_more(tmp_path, spec, files):
@@ -111,6 +113,8 @@ def test_the_order_of_blocks_changes_nothing(files):
         ({"task": 1}, "task is 1, expected 0"),
         ({"versions": {"mujoco": "4"}}, "versions is {'mujoco': '4'}"),
         ({"train_seed": 5}, "expected None"),
+        ({"noise_seed": 7}, "noise_seed is 7, expected"),
+        ({"env_seed": 7}, "env_seed is 7, expected"),
     ],
 )
 def test_rollouts_of_something_else_are_refused_by_name(tmp_path, spec, files, change, message):

@@ -52,6 +52,7 @@ def evaluation(checkpoint, **changes):
             "hashes": {"seed_0": record["weights_sha256"]},
         },
         "task": {"id": 0, "description": "pick up"},
+        "rollout": {"noise_stream": 0},
         "suite_tasks": 10,
         "training_budget": {"steps": 2},
         "learning_schedule": {"learning_rate": 1e-3},

@@ -185,7 +185,7 @@ def refusal(monkeypatch, capsys):
         line = capsys.readouterr().err.splitlines()[-1] if by_argparse else code
         assert "\n" not in line
         assert "error: " in line
-        for flag in ("output", "output-json", "output-text", "plan"):
+        for flag in ("output", "output-json", "output-text", "output-plan"):
             if flag in flags:
                 assert not list(Path(flags[flag]).parent.glob(f"*{Path(flags[flag]).name}*"))
         return line
@@ -627,12 +627,15 @@ def judged(tmp_path):
         name: value for name, value in settings.model_dump(mode="json")["decision"].items() if name in Tree.model_fields
     }
     rows = settings.model_dump(mode="json")["options"]
-    judge = {"evaluations": paths, "output": tmp_path / "out" / "pickup.json", "plan": tmp_path / "out" / "plan.json"}
+    judge = {"evaluations": paths, "output": tmp_path / "out" / "pickup.json"}
+    judge["output-plan"] = tmp_path / "out" / "plan.json"
     plan = settings.plan.model_dump(mode="json")
     judge["spec"] = json.dumps({"decision": tree, "options": rows, "run": settings.run, "plan": plan})
     (tmp_path / "fairness.json").write_text("{}")
     recorded(tmp_path / "fairness.json")
-    decide = {"pickup": tmp_path / "pickup.json", "fairness": tmp_path / "fairness.json"}
+    (tmp_path / "plan.json").write_text("{}")
+    recorded(tmp_path / "plan.json")
+    decide = {name: tmp_path / f"{name}.json" for name in ("pickup", "plan", "fairness")}
     decide |= {"evaluations": paths, "spec": settings.model_dump_json()}
     decide |= {"output-json": tmp_path / "out" / "decision.json", "output-text": tmp_path / "out" / "decision.txt"}
     return SimpleNamespace(paths=paths, judge=judge, decide=decide)
