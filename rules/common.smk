@@ -157,8 +157,8 @@ def init_states_flag(files):
 
 
 def block_range(wildcards):
-    size = experiment.evaluation.block_size
-    return f"--first {int(wildcards.block) * size} --count {size}"
+    block = experiment.block(int(wildcards.block))
+    return f"--first {block.start} --count {len(block)}"
 
 
 def block_flags(wildcards):

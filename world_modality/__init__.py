@@ -1,5 +1,5 @@
 """Does a predicted future of what a camera sees help a robot policy pick things up, and from which camera?"""
 
-from world_modality.program import watch_run
+from world_modality.program import join_run
 
-watch_run()
+join_run()

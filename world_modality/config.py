@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from world_modality.plan import choose
 from world_modality.sections import (
+    INIT_STATES_PER_TASK,
     LIBERO_SUITE_SIZES,
     Branch,
     Budget,
@@ -226,6 +227,11 @@ class Experiment(Section):
     def blocks(self) -> list[int]:
         """Numbers of the blocks of initial states that `evaluation.episodes` asks for."""
         return list(range(-(-self.evaluation.episodes // self.evaluation.block_size)))
+
+    def block(self, number: int) -> range:
+        """The initial states of a block, however many of them `evaluation.episodes` asks for: more rerun no block."""
+        first = number * self.evaluation.block_size
+        return range(first, min(first + self.evaluation.block_size, INIT_STATES_PER_TASK))
 
     # ---- the specs handed to the stages -------------------------------------------------------------------------
 

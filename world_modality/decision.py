@@ -104,7 +104,7 @@ class OptionResult(Document):
     world: dict[str, WorldPath] | None = Field(description="per training seed; null where there is no world path")
     learning_schedule: dict[str, float] | None = Field(description="its own, where it is not the baseline's")
     progress: PickupCounts | None = Field(description="null where a pickup task is not to place one object somewhere")
-    world_inactive: bool = Field(description="trained to attend to predictions, which hardly change its actions")
+    world_inactive: bool = Field(description="trained with a world path that hardly changes its actions")
     foresight: View | None = Field(
         description="how well its Prophet predicts held-out episodes; null where it has none, or nothing was held out"
     )
@@ -155,10 +155,16 @@ def _sees(spec: JudgeSpec, name: str) -> bool:
     return bool(source.cameras) or "blank" not in (option.images, source.images)
 
 
-def _predicts(spec: JudgeSpec, name: str) -> bool:
-    """Whether the option was trained to attend to Prophet's predictions."""
-    option = spec.options[name]
-    return bool(option.cameras) and option.memory in (None, "predicted", "oracle")
+def _is_inactive(world: Mapping[str, WorldPath] | None, spec: DecisionSpec, name: str) -> bool:
+    """Whether the world path that an option was trained with hardly acts, for one of the seeds.
+
+    Trained on a memory of zeros there is no memory to take away: its gate alone says whether anything is added.
+    """
+    if not spec.options[name].cameras:
+        return False
+    zeros = spec.options[name].memory == "zero"
+    strengths = [path.gate if zeros else min(path.gate, path.action_change_rms) for path in world.values()]
+    return min(strengths) < spec.decision.min_world_effect
 
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
@@ -218,7 +224,7 @@ def _check_spec(evaluations: Iterable[Evaluation], spec: JudgeSpec) -> None:
                 f"{e.name}: rolled out under noise stream {e.rollout.noise_stream}, "
                 f"not {spec.options[e.option].rollout_noise}"
             )
-        if _predicts(spec, e.option) and e.world is None:
+        if spec.options[e.option].cameras and e.world is None:
             raise ComparisonError(f"{e.name}: says nothing about the world path (`world` is null)")
 
 
@@ -331,7 +337,6 @@ def _result(
     world = next(e.world for e in evaluations if e.option == name)
     schedules = {e.option: e.learning_schedule for e in evaluations}
     own = {k: v for k, v in schedules[name].items() if v != schedules[decision.baseline][k]}
-    weakest = min((min(p.gate, p.action_change_rms) for p in (world or {}).values()), default=None)
     pickup, baseline = (_rate(table, option, decision.pickup_tasks, decision) for option in (name, decision.baseline))
     blind = not _sees(spec, name)
     return OptionResult(
@@ -348,7 +353,7 @@ def _result(
         learning_schedule=own or None,
         progress=_progress([e for e in evaluations if e.option == name and e.task.id in decision.pickup_tasks]),
         foresight=foresight,
-        world_inactive=_predicts(spec, name) and weakest is not None and weakest < decision.min_world_effect,
+        world_inactive=_is_inactive(world, spec, name),
     )
 
 

@@ -164,7 +164,9 @@ class GatedCrossAttention(nn.Module):
     """Lets a policy's features attend to a memory: y = x + tanh(gate) * attention(x, memory), with the gate at 0 first.
 
     So a policy starts as exactly the policy it would be without a memory (Flamingo, arXiv:2204.14198, section 2.2). The
-    projections have biases: a memory of zeros is a constant input, not a missing one.
+    projections have biases that start as a Linear's do, not at zero as MultiheadAttention's: a memory of zeros is then
+    a constant input. Were it a missing one, nothing would be attended to, no gradient would reach the gate nor, the
+    gate being 0, anything else, and the capacity control would never leave its start.
 
     Args:
         dim: width E of the features.
@@ -180,6 +182,8 @@ class GatedCrossAttention(nn.Module):
         if dim % heads:
             raise InputError(f"the features' width {dim} is not a multiple of {heads} attention heads")
         self.attention = nn.MultiheadAttention(dim, heads, kdim=memory_dim, vdim=memory_dim, batch_first=True)
+        for bias in (self.attention.in_proj_bias, self.attention.out_proj.bias):
+            nn.init.uniform_(bias, -(dim**-0.5), dim**-0.5)
         self.gate = nn.Parameter(torch.zeros(()))
 
     @property

@@ -250,12 +250,6 @@ class Evaluation(Section):
     n_action_steps: PositiveInt = Field(description="actions executed of each predicted chunk [steps]")
     video_size: int = Field(ge=64, le=1024, description="side of the recorded videos [px]")
 
-    @model_validator(mode="after")
-    def _check(self):
-        if INIT_STATES_PER_TASK % self.block_size:
-            raise ValueError(f"block_size {self.block_size} does not divide the {INIT_STATES_PER_TASK} initial states")
-        return self
-
 
 class Tree(Section):
     """Who plays which part in the decision tree, and what it schedules; the tree itself is code."""

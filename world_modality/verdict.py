@@ -112,7 +112,8 @@ def _plain_words(verdict: Verdict) -> list[str]:
     if inactive:
         lines.append(
             f"world path inactive: {_list(inactive)}. |tanh(gate)| or the change of the actions is below "
-            f"{settings.min_world_effect:g}, so the result says nothing about predicted futures."
+            f"{settings.min_world_effect:g}: what the path adds hardly reaches the actions, and the result says "
+            "nothing about it."
         )
     lines += [
         f"{option.name}'s Prophet does not beat repeating the last latent on held-out episodes (cosine "

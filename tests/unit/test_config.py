@@ -128,7 +128,6 @@ def test_an_impossible_value_is_refused_by_its_key(path, value):
         ("world.window", 3, "world: window 3: V-JEPA 2 sees frames in pairs"),
         ("world.heads", 16, "world.heads: 16 do not divide the action expert's width, 72"),
         ("simulation.suite", "libero_goal", "simulation.suite: the scripted expert knows libero_spatial"),
-        ("evaluation.block_size", 20, "evaluation: block_size 20 does not divide the 50 initial states"),
         ("options.E2.images", "blank", "options.E2: blank images leave the world cameras nothing to see"),
         ("options.E2-zero.images", "blank", "options.E2-zero.images: blank leaves E2's cameras nothing to see"),
         ("evaluation.n_action_steps", 99, "evaluation.n_action_steps 99 is above policy.chunk_size"),

@@ -30,6 +30,7 @@ from world_modality.verdict import WIDTH, render
 REPOSITORY = Path(__file__).parents[2]
 OPTIONS = {
     "E0": {"label": "SmolVLA baseline"},
+    "E1": {"label": "capacity control", "cameras": ["front"], "memory": "zero"},
     "E2": {"label": "predicted futures of the front camera", "cameras": ["front"]},
     "A": {"label": "predicted futures of the wrist camera", "cameras": ["wrist"]},
     "C": {"label": "predicted futures of both cameras", "cameras": ["front", "wrist"]},
@@ -444,8 +445,8 @@ def test_a_spec_the_tree_cannot_run_with_is_refused(decision, message):
 
 
 def test_an_option_in_run_without_a_row_is_refused():
-    with pytest.raises(argparse.ArgumentTypeError, match="no option E1; valid: E0, E2"):
-        spec(run=("E0", "E2", "E1"))
+    with pytest.raises(argparse.ArgumentTypeError, match="no option E9; valid: E0, E1, E2"):
+        spec(run=("E0", "E2", "E9"))
 
 
 @pytest.mark.parametrize(
@@ -582,6 +583,15 @@ def test_a_world_path_that_hardly_acts_is_called_inactive(tmp_path, key):
     assert [option.name for option in verdict.options if option.world_inactive] == ["E2"]
     assert "world path inactive: E2." in render(verdict)
     assert "9.00e-04" in render(verdict)
+
+
+@pytest.mark.parametrize(("gate", "inactive"), [(1e-3, []), (9e-4, ["E1"])])
+def test_of_a_path_trained_on_a_memory_of_zeros_the_gate_alone_is_asked(tmp_path, gate, inactive):
+    files = copy.deepcopy(contents(E0=5, E1=5, E2=6))
+    for task in PICKUP:
+        files["E1", task]["world"]["seed_0"] |= {"gate": gate, "action_change_rms": 0.0}
+    verdict = decided(tmp_path, spec(run=["E0", "E1", "E2"]), files)
+    assert [option.name for option in verdict.options if option.world_inactive] == inactive
 
 
 def test_a_living_world_path_is_reported_without_the_warning(tmp_path):

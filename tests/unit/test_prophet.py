@@ -106,9 +106,19 @@ def test_the_gate_receives_a_gradient_while_it_is_closed(attention):
     assert attention.gate.grad.abs() > 0
 
 
+def test_a_memory_of_zeros_opens_the_gate_too(attention):
+    optimizer = torch.optim.AdamW(attention.parameters(), 1e-3)
+    x = torch.randn(2, 5, 16)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (attention(x, torch.zeros(2, HORIZON, DIM)) - 1).square().mean().backward()
+        optimizer.step()
+    assert attention.strength.abs() > 1e-3
+    assert attention.attention.in_proj_bias.grad.abs().max() > 0
+
+
 def test_a_memory_of_zeros_is_a_learned_constant(attention):
     attention.gate.data.fill_(0.5)
-    torch.nn.init.ones_(attention.attention.in_proj_bias)
     x = torch.randn(2, 5, 16)
     added = attention(x, torch.zeros(2, HORIZON, DIM)) - x
     assert added.abs().min() > 0

@@ -43,7 +43,6 @@ OVERLAYS = {
     "decision: {pickup_tasks: [-1]}": "decision.pickup_tasks.0: Input should be greater than or equal to 0, not -1",
     "decision: {pickup_tasks: [5]}": "decision.pickup_tasks: task 5 is not in evaluation.tasks",
     "evaluation: {episodes: 51}": "evaluation.episodes: Input should be less than or equal to 50, not 51",
-    "evaluation: {block_size: 7}": "evaluation: block_size 7 does not divide the 50 initial states",
     # numbers out of range
     "training: {steps: -5}": "training.steps: Input should be greater than 0, not -5",
     "training: {steps: 0}": "training.steps: Input should be greater than 0, not 0",
