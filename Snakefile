@@ -20,6 +20,7 @@ min_version("9.27")
 
 configfile: f"{workflow.basedir}/config.yaml"
 configfile: f"{workflow.basedir}/experiments/costs.yaml"
+configfile: f"{workflow.basedir}/experiments/commits.yaml"
 
 
 try:
@@ -42,6 +43,9 @@ wildcard_constraints:
 
 localrules:
     all,
+    fetch,
+    preflight,
+    place_repository,
     write_manifest,
     collect_evaluation,
     judge_pickup,
@@ -65,6 +69,8 @@ rule all:
 
 
 include: "rules/common.smk"
+include: "rules/hub.smk"
+include: "rules/preflight.smk"
 include: "rules/data.smk"
 include: "rules/latents.smk"
 include: "rules/train.smk"

@@ -1,5 +1,6 @@
 """What the rules ask the experiment: specs as JSON (design: rebuilding only what changed) and lists of artifacts."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +19,17 @@ shell.prefix(
     ' RUN_PIDS="$PPID $$"'
     " OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; set -euo pipefail; "
 )
+
+
+def published_artifacts():
+    """By the artifact that is taken from the hub, the section of the config that says so."""
+    names = {"demonstrations": "dataset"}
+    return {names.get(name, name): name for name in experiment.repositories()}
+
+
+def published_repository(wildcards):
+    section = published_artifacts()[wildcards.published]
+    return experiment.pinned(section).model_dump_json()
 
 
 def demonstration_parts(wildcards):
@@ -77,6 +89,8 @@ def training_spec(wildcards):
 def training_inputs(wildcards):
     """The demonstrations, the small VLM and, for an option with a world modality, its encoder and latents."""
     inputs = {"dataset": "results/dataset", "vlm": "results/vlm"}
+    if experiment.policy.source == "hub":
+        inputs["policy"] = "results/policy"
     if experiment.train_spec(wildcards.option).cameras:
         tables = experiment.latent_tables(wildcards.option).values()
         inputs["encoder"] = experiment.encoder_folder()
@@ -88,6 +102,8 @@ def training_flags(wildcards):
     """The flags people vary by hand: the wrist camera's key, and the latents of an option with a world modality."""
     tables = experiment.latent_tables(wildcards.option)
     flags = f"--wrist_image_key {experiment.image_keys['wrist']}"
+    if experiment.policy.source == "hub":
+        flags = f"{flags} --policy results/policy"
     if not tables:
         return flags
     keys = " ".join(experiment.image_keys[camera] for camera in tables)

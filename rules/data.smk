@@ -1,4 +1,4 @@
-"""Demonstrations: the scripted expert in the simulator, or a dataset from the hub."""
+"""Demonstrations: the scripted expert in the simulator; a dataset from the hub is placed (hub.smk)."""
 
 if experiment.demonstrations.source == "simulate":
 
@@ -46,27 +46,3 @@ if experiment.demonstrations.source == "simulate":
         shell:
             'python "$SCRIPTS"/aggregate_demonstrations.py --parts {input.parts} --output {output}'
             " 2>&1 | tee {log}"
-
-else:
-
-    rule fetch_demonstrations:
-        """Take the demonstrations from the hub, at a pinned commit."""
-        output:
-            directory("results/dataset"),
-        log:
-            "logs/fetch_demonstrations.log",
-        priority: 30  # trainings wait for it
-        conda:
-            "../envs/pipeline.yaml"
-        resources:
-            mem_mb=8000,
-            runtime=240,
-        params:
-            repo_id=experiment.demonstrations.repo_id,
-            revision=experiment.demonstrations.revision,
-            source=source_code("scripts/fetch_demonstrations.py"),
-        message:
-            "Fetch {params.repo_id}"
-        shell:
-            'python "$SCRIPTS"/fetch_demonstrations.py --repo_id {params.repo_id}'
-            " --revision {params.revision} --output {output} 2>&1 | tee {log}"

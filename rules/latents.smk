@@ -1,25 +1,26 @@
 """World latents: V-JEPA 2 over every window of m frames of one camera."""
 
+if experiment.encoder.source == "small":
 
-rule build_encoder:
-    """Build the V-JEPA 2 of the experiment, in the format of the published ones."""
-    output:
-        directory("results/encoder"),
-    log:
-        "logs/build_encoder.log",
-    priority: 30  # trainings wait for it
-    conda:
-        "../envs/pipeline.yaml"
-    resources:
-        mem_mb=4000,
-        runtime=30,
-    params:
-        spec=experiment.encoder_spec().model_dump_json(),
-        source=source_code("scripts/build_encoder.py"),
-    message:
-        "Build the encoder"
-    shell:
-        'python "$SCRIPTS"/build_encoder.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}'
+    rule build_encoder:
+        """Build the V-JEPA 2 of the experiment, in the format of the published ones."""
+        output:
+            directory("results/encoder"),
+        log:
+            "logs/build_encoder.log",
+        priority: 30  # trainings wait for it
+        conda:
+            "../envs/pipeline.yaml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            spec=experiment.encoder_spec().model_dump_json(),
+            source=source_code("scripts/build_encoder.py"),
+        message:
+            "Build the encoder"
+        shell:
+            'python "$SCRIPTS"/build_encoder.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}'
 
 
 rule pretrain_encoder:

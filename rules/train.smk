@@ -1,25 +1,26 @@
 """Policies: SmolVLA, alone or with a world modality; every option from the same demonstrations and hyperparameters."""
 
+if experiment.vlm.source == "small":
 
-rule build_vlm:
-    """Build the SmolVLM of the experiment, in the format of the published ones."""
-    output:
-        directory("results/vlm"),
-    log:
-        "logs/build_vlm.log",
-    priority: 30  # trainings wait for it
-    conda:
-        "../envs/pipeline.yaml"
-    resources:
-        mem_mb=4000,
-        runtime=30,
-    params:
-        spec=experiment.vlm.model_dump_json(),
-        source=source_code("scripts/build_vlm.py"),
-    message:
-        "Build the vision-language model"
-    shell:
-        'python "$SCRIPTS"/build_vlm.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}'
+    rule build_vlm:
+        """Build the SmolVLM of the experiment, in the format of the published ones."""
+        output:
+            directory("results/vlm"),
+        log:
+            "logs/build_vlm.log",
+        priority: 30  # trainings wait for it
+        conda:
+            "../envs/pipeline.yaml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            spec=experiment.vlm.model_dump_json(),
+            source=source_code("scripts/build_vlm.py"),
+        message:
+            "Build the vision-language model"
+        shell:
+            'python "$SCRIPTS"/build_vlm.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}'
 
 
 rule train_policy:

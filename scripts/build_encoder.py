@@ -1,13 +1,13 @@
-"""Build the experiment's V-JEPA 2: a small one from the spec's sizes and seed, or a published one from the hub.
+"""Build a small V-JEPA 2 from the spec's sizes and seed.
 
-Reads nothing (small) or the hub; writes a folder that `VJEPA2Model.from_pretrained` loads. A program of its own so that
-every policy and every latent table of an experiment shares one encoder, known by its hash.
+Reads nothing; writes a folder that `VJEPA2Model.from_pretrained` loads. A program of its own so that every policy and
+every latent table of an experiment shares one encoder, known by its hash.
 """
 
 import argparse
 from pathlib import Path
 
-from world_modality.backbones import build_small_encoder, fetch_encoder
+from world_modality.backbones import build_small_encoder
 from world_modality.program import run
 from world_modality.provenance import making
 from world_modality.sections import EncoderWeights
@@ -20,9 +20,8 @@ parser.add_argument("--output", required=True, type=Path, help="folder to write"
 
 def main() -> None:
     arguments = parser.parse_args()
-    build = build_small_encoder if arguments.spec.source == "small" else fetch_encoder
     with making(arguments.output, __file__, {}, arguments.spec) as folder:
-        build(arguments.spec, folder)
+        build_small_encoder(arguments.spec, folder)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,9 @@ Non-obvious behaviours of transformers and LeRobot:
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
@@ -37,7 +35,6 @@ from transformers import (
     VJEPA2VideoProcessor,
 )
 
-from world_modality.errors import InputError
 from world_modality.files import atomic_path
 from world_modality.sections import EncoderWeights, Vlm
 
@@ -71,13 +68,7 @@ tomato top turn up white wine wooden yellow
 
 
 def build_small_encoder(spec: EncoderWeights, folder: str | Path) -> None:
-    """Write a V-JEPA 2 of the spec's sizes, with random weights drawn from `spec.seed`, and its video processor.
-
-    Raises:
-        InputError: the spec asks for a published encoder.
-    """
-    if spec.source != "small":
-        raise InputError(f"encoder.source is {spec.source}: only a small encoder is built")
+    """Write a V-JEPA 2 of the spec's sizes, with random weights drawn from `spec.seed`, and its video processor."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         model = VJEPA2Model(_encoder_config(spec))
@@ -85,21 +76,6 @@ def build_small_encoder(spec: EncoderWeights, folder: str | Path) -> None:
     with atomic_path(folder) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
-
-
-def fetch_encoder(spec: EncoderWeights, folder: str | Path) -> None:
-    """Write the published V-JEPA 2 the spec names, at its pinned commit: its configs and its safetensors.
-
-    Raises:
-        InputError: the spec asks for a small encoder.
-    """
-    if spec.source != "hub":
-        raise InputError(f"encoder.source is {spec.source}: only a published encoder is fetched")
-    with atomic_path(folder) as temporary:
-        snapshot_download(
-            spec.repo_id, revision=spec.revision, local_dir=temporary, allow_patterns=["*.json", "*.safetensors"]
-        )
-        shutil.rmtree(temporary / ".cache")  # the hub client's own notes
 
 
 def _encoder_config(spec: EncoderWeights) -> VJEPA2Config:

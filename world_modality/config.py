@@ -20,6 +20,7 @@ from world_modality.sections import (
     Branch,
     Budget,
     Camera,
+    Commit,
     ConfigError,
     Costs,
     Decision,
@@ -37,6 +38,7 @@ from world_modality.sections import (
     OptionNames,
     OptionRow,
     Policy,
+    Repository,
     Scale,
     Section,
     Simulation,
@@ -45,6 +47,7 @@ from world_modality.sections import (
     Vlm,
     World,
     explain,
+    is_commit,
     message_of,
     nearest,
 )
@@ -64,11 +67,19 @@ from world_modality.specs import (
 
 REPOSITORY = Path(__file__).parent.parent
 COSTS = REPOSITORY / "experiments" / "costs.yaml"
-DEFAULT_CONFIG = (REPOSITORY / "config.yaml", COSTS)  # as the Snakefile reads them
+COMMITS = REPOSITORY / "experiments" / "commits.yaml"
+DEFAULT_CONFIG = (REPOSITORY / "config.yaml", COSTS, COMMITS)  # as the Snakefile reads them
+# What is taken of a repository of each section, and what it is to the hub.
+HUB_FILES: dict[str, tuple[Literal["dataset", "model"], tuple[str, ...]]] = {
+    "demonstrations": ("dataset", ()),
+    "encoder": ("model", ("*.json", "*.safetensors")),
+    "vlm": ("model", ("*.json", "*.txt")),
+    "policy": ("model", ("*.json", "*.safetensors")),
+}
 
 
 class Experiment(Section):
-    """The whole of `config.yaml`, with the costs of `experiments/costs.yaml`."""
+    """The whole of `config.yaml`, with the costs and commits of `experiments/costs.yaml` and `commits.yaml`."""
 
     scale: Scale = Field(description="how the verdict calls itself")
     device: Literal["cpu", "cuda"] = Field(description="where encoding, training and rollouts compute")
@@ -85,6 +96,7 @@ class Experiment(Section):
     decision: Decision
     budget: Budget
     costs: Costs
+    commits: dict[str, Commit] = Field(description="what each branch or tag of a hub's repository is pinned to")
     figures: Figures
     run: OptionNames = Field(min_length=2, description="options that are always evaluated")
     options: dict[OptionName, Option] = Field(description="the option table")
@@ -219,6 +231,35 @@ class Experiment(Section):
     def encoder_folder(self) -> str:
         """The encoder behind all latents: as it was built, or pretrained on the demonstrations."""
         return "results/encoder_pretrained" if self.encoder.pretrain_steps else "results/encoder"
+
+    def repositories(self) -> dict[str, Repository]:
+        """What the experiment takes from the hub, by section."""
+        found = {name: getattr(self, name) for name in HUB_FILES}
+        return {
+            name: Repository(kind=kind, repo_id=found[name].repo_id, revision=found[name].revision, files=files)
+            for name, (kind, files) in HUB_FILES.items()
+            if found[name].source == "hub"
+        }
+
+    def disk_gb(self) -> int:
+        """Room that all results take, generously; most of it is checkpoints and the states of trainings under way."""
+        trained = sum(not option.checkpoint_of for option in self.options.values()) * len(self.training.seeds)
+        return 2 + trained * (10 if self.policy.source == "hub" else 1)
+
+    def pinned(self, section: str) -> Repository:
+        """What a section takes from the hub, its revision a commit.
+
+        Raises:
+            ConfigError: the section names a branch or a tag that `commits` does not pin.
+        """
+        repository = self.repositories()[section]
+        commit = self.commits.get(repository.name, repository.revision)
+        if not is_commit(commit):
+            raise ConfigError(
+                f"{section}.revision: {repository.name} is pinned to no commit; `snakemake fetch` pins it in "
+                "experiments/commits.yaml"
+            )
+        return repository.model_copy(update={"revision": commit})
 
     def drawn_figures(self) -> list[str]:
         """Names of the figures; how well Prophet predicts is known where episodes are held out."""

@@ -35,7 +35,7 @@ CONFIG_KEYS = {
         "max_attempts": "demonstrations.max_attempts_per_task",
         "seed": "demonstrations.seed",
     },
-    "fetch_demonstrations": {"": "demonstrations"},
+    "place_repository": {"": "commits"},
     "draw_init_states": {"": "simulation", "--first": "evaluation.block_size", "--count": "evaluation.block_size"},
     "build_encoder": {"": "encoder"},
     "pretrain_encoder": {
@@ -61,6 +61,7 @@ CONFIG_KEYS = {
         "--wrist_image_key": "image_keys.wrist",
         "--image_key": "image_keys",
         "--latents": "options.{option}.cameras",
+        "--policy": "policy.source",
     },
     "evaluate_policy": {
         "memory": "options.{option}.memory",

@@ -7,6 +7,7 @@ Light (no torch).
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -28,7 +29,10 @@ Memory = Literal["predicted", "zero", "random", "random-scaled", "shuffle", "sig
 ROLLOUT_MEMORIES = ("random-scaled", "signflip")
 Cameras = Annotated[tuple[Camera, ...], AfterValidator(_distinct)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9-]*$")]
-Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+COMMIT = r"^[0-9a-f]{40}$"
+Commit = Annotated[str, StringConstraints(pattern=COMMIT)]
+Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+RepoId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Hours = Annotated[float, Field(ge=0, le=1e6)]
@@ -60,6 +64,19 @@ class Section(BaseModel):
         if any(isinstance(v, bool) for v in values) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("a truth value where none is expected")
         return value
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision of the hub's can never move, as a branch or a tag can."""
+    return re.fullmatch(COMMIT, revision) is not None
+
+
+def _check_hub(section) -> None:
+    """A published thing has a place on the hub, any other has none."""
+    if section.source == "hub" and (not section.repo_id or not section.revision):
+        raise ValueError("source hub needs repo_id and revision")
+    if section.source != "hub" and (section.repo_id or section.revision):
+        raise ValueError(f"source {section.source} takes neither repo_id nor revision")
 
 
 class Simulation(Section):
@@ -94,15 +111,12 @@ class Demonstrations(Section):
         ge=0, description="the last episodes of each task, on which nothing is trained [episodes]"
     )
     seed: Seed = Field(description="first reset seed; attempt i of a task uses seed + i")
-    repo_id: str | None = Field(description="hub: dataset id; simulate: null")
-    revision: Commit | None = Field(description="hub: commit the dataset is pinned to; simulate: null")
+    repo_id: RepoId | None = Field(description="hub: dataset id; simulate: null")
+    revision: Revision | None = Field(description="hub: a commit, or a branch or tag pinned by `commits`")
 
     @model_validator(mode="after")
     def _check(self):
-        if self.source == "hub" and (not self.repo_id or not self.revision):
-            raise ValueError("source hub needs repo_id and revision (a commit)")
-        if self.source == "simulate" and (self.repo_id or self.revision):
-            raise ValueError("source simulate takes neither repo_id nor revision")
+        _check_hub(self)
         if self.max_attempts_per_task < self.episodes_per_task:
             raise ValueError("max_attempts_per_task is below episodes_per_task")
         if self.held_out_per_task >= self.episodes_per_task:
@@ -116,8 +130,8 @@ class EncoderWeights(Section):
     """V-JEPA 2: small and random (weights from a seed), or a published one."""
 
     source: Literal["small", "hub"] = Field(description="small: built from the sizes below; hub: a published encoder")
-    repo_id: str | None = Field(description="hub: model id; small: null")
-    revision: Commit | None = Field(description="hub: commit the model is pinned to; small: null")
+    repo_id: RepoId | None = Field(description="hub: model id; small: null")
+    revision: Revision | None = Field(description="hub: a commit, or a branch or tag pinned by `commits`")
     image_size: PositiveInt = Field(description="side of the square the frames are resized to [px]")
     patch_size: PositiveInt = Field(description="small: side of a patch [px]")
     hidden_size: PositiveInt = Field(description="small: width of the latents D")
@@ -127,10 +141,7 @@ class EncoderWeights(Section):
 
     @model_validator(mode="after")
     def _check(self):
-        if self.source == "hub" and (not self.repo_id or not self.revision):
-            raise ValueError("source hub needs repo_id and revision (a commit)")
-        if self.source == "small" and (self.repo_id or self.revision):
-            raise ValueError("source small takes neither repo_id nor revision")
+        _check_hub(self)
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.hidden_size % self.heads:
@@ -180,17 +191,26 @@ class World(Section):
 
 
 class Vlm(Section):
-    """The small SmolVLM, of the published one's classes, that a small policy is built on."""
+    """The SmolVLM that SmolVLA is built on: a small one of the published one's classes, or a published one."""
 
+    source: Literal["small", "hub"] = Field(
+        description="small: built from the sizes below; hub: config, tokenizer and processor of a published one, whose "
+        "sizes must be those below"
+    )
+    repo_id: RepoId | None = Field(description="hub: model id; small: null")
+    revision: Revision | None = Field(description="hub: a commit, or a branch or tag pinned by `commits`")
     image_size: PositiveInt = Field(description="side of the square images SmolVLA sees [px]")
-    patch_size: PositiveInt = Field(description="side of a vision patch [px]")
-    pixel_shuffle: PositiveInt = Field(description="patches merged per side into one image token")
-    hidden_size: PositiveInt = Field(description="width of the text and vision towers")
-    layers: PositiveInt = Field(description="layers of the text and vision towers")
-    heads: PositiveInt = Field(description="attention heads (half as many key-value heads)")
+    patch_size: PositiveInt = Field(description="small: side of a vision patch [px]")
+    pixel_shuffle: PositiveInt = Field(description="small: patches merged per side into one image token")
+    hidden_size: PositiveInt = Field(description="width of the text tower; small: of the vision tower too")
+    layers: PositiveInt = Field(description="layers of the text tower SmolVLA uses; small: of the vision tower too")
+    heads: PositiveInt = Field(description="small: attention heads (half as many key-value heads)")
 
     @model_validator(mode="after")
     def _check(self):
+        _check_hub(self)
+        if self.source == "hub":
+            return self
         if self.image_size % (self.patch_size * self.pixel_shuffle):
             raise ValueError("image_size is not a multiple of patch_size x pixel_shuffle")
         if self.hidden_size % self.heads:
@@ -203,9 +223,20 @@ class Vlm(Section):
 class Policy(Section):
     """SmolVLA on top of its VLM."""
 
+    source: Literal["small", "hub"] = Field(
+        description="small: weights from the training's seed; hub: those of a published SmolVLA, whose processors are "
+        "kept and whose sizes must be those below"
+    )
+    repo_id: RepoId | None = Field(description="hub: model id; small: null")
+    revision: Revision | None = Field(description="hub: a commit, or a branch or tag pinned by `commits`")
     expert_width: float = Field(gt=0, le=1, description="width of the action expert relative to the text tower")
     chunk_size: int = Field(ge=1, le=100, description="actions predicted at once [steps]")
     flow_steps: PositiveInt = Field(description="denoising steps of the flow matching")
+
+    @model_validator(mode="after")
+    def _check(self):
+        _check_hub(self)
+        return self
 
 
 class Hyperparameters(Section):
@@ -333,6 +364,20 @@ class Costs(Section):
     latents: LatentCosts = Field(description="encoding one camera's latents, once for all options and seeds")
     train: PolicyCosts = Field(description="training one option with one seed")
     evaluate: PolicyCosts = Field(description="evaluating one option with one seed on all tasks, videos included")
+
+
+class Repository(Section):
+    """A repository of the hub at one revision, and which of its files are taken."""
+
+    kind: Literal["dataset", "model"]
+    repo_id: RepoId
+    revision: Revision
+    files: tuple[str, ...] = Field(description="patterns of the files' names; none: all")
+
+    @property
+    def name(self) -> str:
+        """Its key in `commits`."""
+        return f"{self.repo_id}@{self.revision}"
 
 
 class Figures(Section):

@@ -50,6 +50,9 @@ def evaluated(option, task="*"):
 COMMITS = ("a" * 40, "b" * 40)
 HUB_DATA = {"demonstrations": {"source": "hub", "repo_id": "me/data", "revision": COMMITS[0]}}
 HUB_ENCODER = {"encoder": {"source": "hub", "repo_id": "me/vjepa2", "revision": COMMITS[0]}}
+HUB_VLM = {"vlm": {"source": "hub", "repo_id": "me/smolvlm", "revision": COMMITS[0]}}
+HUB_POLICY = {"policy": {"source": "hub", "repo_id": "me/smolvla", "revision": COMMITS[0]}}
+A_BRANCH = {"policy": HUB_POLICY["policy"] | {"revision": "main"}, "commits": {"me/smolvla@main": COMMITS[0]}}
 BOTH = {"label": "both cameras", "cameras": ["front", "wrist"]}
 SPARE = {"options": {"C": BOTH}}
 # Another option with a Prophet: all of its own, and what lists the options that have one.
@@ -92,12 +95,18 @@ KEYS = {
     "world.prophet_layers": (3, WORLD_POLICIES),
     "world.heads": (4, WORLD_POLICIES),
     "world.loss_weight": (0.5, WORLD_POLICIES),
+    "vlm.source": (HUB_VLM["vlm"], {"vlm"} | POLICIES),
+    "vlm.repo_id": ("me/other", {"vlm"} | POLICIES, HUB_VLM),
+    "vlm.revision": (COMMITS[1], {"vlm"} | POLICIES, HUB_VLM),
     "vlm.image_size": (96, {"vlm"} | POLICIES),
     "vlm.patch_size": (8, {"vlm"} | POLICIES),
     "vlm.pixel_shuffle": (1, {"vlm"} | POLICIES),
     "vlm.hidden_size": (128, {"vlm"} | POLICIES),
     "vlm.layers": (3, {"vlm"} | POLICIES),
     "vlm.heads": (8, {"vlm"} | POLICIES),
+    "policy.source": (HUB_POLICY["policy"], {"policy"} | POLICIES),
+    "policy.repo_id": ("me/other", {"policy"} | POLICIES, HUB_POLICY),
+    "policy.revision": (COMMITS[1], {"policy"} | POLICIES, HUB_POLICY),
     "policy.expert_width": (0.5, POLICIES),
     "policy.chunk_size": (20, POLICIES),
     "policy.flow_steps": (5, POLICIES),
@@ -119,13 +128,14 @@ KEYS = {
     "training.save_every": (50, set()),
     "training.cache_frames": (False, set()),
     "training.loader_workers": (2, set()),
+    "training.precision": ("bf16", POLICIES),
     "evaluation.tasks": (
         [0, 1, 2],
         evaluated("*", 2) | {"init_states/task_2/*", "attention_rollout_*"} | FAIRNESS | DECISION,
     ),
     "evaluation.episodes": (  # old blocks stay
         30,
-        {"init_states/*/block_2.parquet", "rollouts/*/block_2*", "videos/*", "eval_*.json", "attention_rollout_*"},
+        {"init_states/*/block_1.parquet", "rollouts/*/block_1*", "videos/*", "eval_*.json", "attention_rollout_*"},
     ),
     "evaluation.block_size": (5, INIT_STATES | ROLLOUTS | {"attention_rollout_*"}),
     "evaluation.horizon": (100, ROLLOUTS),
@@ -148,6 +158,7 @@ KEYS = {
     "decision.min_world_effect": (0.1, DECISION),
     "budget.gpu_hours": (1000, PICKUP | DECISION),
     "budget.gpus": (2, PICKUP | DECISION),
+    "commits": ({"me/smolvla@main": COMMITS[1]}, {"policy"}, A_BRANCH),
     "costs.latents.front": (99, NOTHING),  # E2 has made them
     "costs.latents.wrist": (99, PICKUP | DECISION),
     "costs.train.none": (99, NOTHING),
@@ -268,7 +279,7 @@ PROGRAMS = {
     "record_demonstrations": "scripts/record_demonstrations.py",
     "draw_init_states": "scripts/draw_init_states.py",
     "aggregate_demonstrations": "scripts/aggregate_demonstrations.py",
-    "fetch_demonstrations": "scripts/fetch_demonstrations.py",
+    "place_repository": "scripts/place_repository.py",
     "build_encoder": "scripts/build_encoder.py",
     "build_vlm": "scripts/build_vlm.py",
     "pretrain_encoder": "scripts/pretrain_encoder.py",
@@ -312,7 +323,7 @@ MODULES = {
     "world_modality/comparison.py": JUDGED | {"audit_fairness"} | PLOTTED,
     "world_modality/config.py": NOTHING,
     "world_modality/costs.py": NOTHING,
-    "world_modality/dataset.py": {"fetch_demonstrations", "replay_demonstrations"} | ENCODED | POLICY_CODE,
+    "world_modality/dataset.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/decision.py": JUDGED | PLOTTED,
     "world_modality/demonstrations.py": RECORDED | {"replay_demonstrations"},
     "world_modality/documents.py": JUDGED | PLOTTED,
@@ -324,6 +335,7 @@ MODULES = {
     "world_modality/figures.py": PLOTTED,
     "world_modality/files.py": NOTHING,
     "world_modality/foresight.py": {"measure_prophet"} | JUDGED | PLOTTED,
+    "world_modality/hub.py": {"place_repository"},
     "world_modality/init_states.py": DRAWN,
     "world_modality/judgement.py": JUDGED | PLOTTED,
     "world_modality/latents.py": ENCODED | POLICY_CODE,
@@ -333,6 +345,7 @@ MODULES = {
     "world_modality/plan.py": JUDGED | PLOTTED,
     "world_modality/positions.py": {"replay_demonstrations", "probe_encoder"},
     "world_modality/pretraining.py": {"pretrain_encoder", "probe_encoder"},
+    "world_modality/preflight.py": NOTHING,
     "world_modality/probe.py": {"probe_encoder"},
     "world_modality/program.py": NOTHING,
     "world_modality/progress.py": NOTHING,

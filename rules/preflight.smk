@@ -1,0 +1,57 @@
+"""Before hours are spent: one small job on each kind of node that the experiment uses. `snakemake preflight`."""
+
+
+rule check_simulating_node:
+    """Check a node that computes and simulates, as an evaluation asks for it."""
+    output:
+        temp("results/.preflight/simulating.txt"),
+    log:
+        "logs/preflight/simulating.log",
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        flags=f"--device {experiment.device} --disk {experiment.disk_gb()}",
+        simulation=experiment.simulation.model_dump_json(),
+    message:
+        "Check a node that simulates"
+    shell:
+        'python "$SCRIPTS"/preflight.py {params.flags} --simulation {params.simulation:q} --memory {resources.mem_mb}'
+        " --processors {threads} --output {output} 2>&1 | tee {log}"
+
+
+rule check_plain_node:
+    """Check a node of the other rules, which need no GPU."""
+    output:
+        temp("results/.preflight/plain.txt"),
+    log:
+        "logs/preflight/plain.log",
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        flags=f"--device cpu --disk {experiment.disk_gb()}",
+    message:
+        "Check a node that does not"
+    shell:
+        'python "$SCRIPTS"/preflight.py {params.flags} --memory {resources.mem_mb} --processors {threads}'
+        " --output {output} 2>&1 | tee {log}"
+
+
+rule preflight:
+    """Check every kind of node."""
+    input:
+        "results/.preflight/simulating.txt",
+        "results/.preflight/plain.txt",
+    log:
+        "logs/preflight/all.log",
+    conda:
+        "../envs/pipeline.yaml"
+    message:
+        "Everything is there"
+    shell:
+        "cat {input} | tee {log}"

@@ -1,0 +1,30 @@
+"""Make an artifact of what was fetched from the hub: a dataset, an encoder, a VLM or a policy, at a pinned commit.
+
+Reads the hub client's cache (the hub itself only where the cache lacks something); writes the folder later stages read.
+"""
+
+import argparse
+from pathlib import Path
+
+from world_modality.dataset import load_dataset
+from world_modality.hub import place
+from world_modality.program import run
+from world_modality.provenance import making
+from world_modality.sections import Repository
+from world_modality.specs import spec_argument
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--spec", type=spec_argument(Repository), required=True, help="kind, id, commit and files (JSON)")
+parser.add_argument("--output", type=Path, required=True, help="folder to write")
+
+
+def main() -> None:
+    repository, output = vars(parser.parse_args()).values()
+    with making(output, __file__, {"hub": repository.repo_id}, repository) as folder:
+        place(repository, folder)
+        if repository.kind == "dataset":
+            load_dataset(folder)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,128 @@
+"""Whether a machine can do what a job of the experiment will ask of it: found out in a minute, before hours are spent.
+
+Every check says in one line what it found; what is wrong says what to do about it. None stops the others.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from world_modality.errors import InputError
+from world_modality.sections import Simulation
+
+MEBIBYTE = 2**20
+CGROUPS = ("/sys/fs/cgroup{path}/memory.max", "/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")  # version 2, 1
+
+
+def inspect(checks: dict[str, Callable[[], str]]) -> Iterator[tuple[str, bool, str]]:
+    """Run the checks one by one: its name, whether all is well, and what it found or what is wrong."""
+    for name, check in checks.items():
+        try:
+            yield name, True, check()
+        except Exception as error:  # whatever it is, the others are run as well
+            yield name, False, str(error).strip() or repr(error)
+
+
+def check_gpu() -> str:
+    """One GPU that computes, and no more than one visible.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    if not torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise InputError(
+            f"torch {torch.__version__} sees no GPU (CUDA_VISIBLE_DEVICES is {visible!r}); "
+            "ask for one in slurm/config.yaml, and look at `nvidia-smi` on this node for the driver"
+        )
+    if torch.cuda.device_count() > 1:
+        raise InputError(f"{torch.cuda.device_count()} GPUs are visible: a job uses one; ask for `gpu: 1`")
+    square = torch.ones(64, 64, device="cuda", dtype=torch.bfloat16)
+    if not (square @ square == 64).all().item():
+        raise InputError("the GPU multiplies bfloat16 wrongly")
+    free, total = torch.cuda.mem_get_info()
+    return f"{torch.cuda.get_device_name()}, {free // MEBIBYTE} of {total // MEBIBYTE} MiB free"
+
+
+def check_rendering(settings: Simulation) -> str:
+    """The simulator builds a task and draws what both cameras see.
+
+    Raises:
+        InputError: LIBERO is not set up, or the picture is empty; whatever OpenGL says.
+    """
+    started = time.perf_counter()
+    try:
+        from world_modality.simulation import LiberoSimulation  # chooses its OpenGL when imported
+    except ImportError as error:
+        raise InputError(f"{error}") from None
+    with LiberoSimulation(settings, 0) as simulation:
+        images = simulation.reset(seed=0, cameras=("front", "wrist")).images
+    for camera, image in images.items():
+        if image.min() == image.max():
+            raise InputError(f"the picture of the {camera} camera is empty; MUJOCO_GL is {os.environ['MUJOCO_GL']}")
+    return f"{os.environ['MUJOCO_GL']}: two images of {settings.camera_size} px, {time.perf_counter() - started:.0f} s"
+
+
+def check_memory(wanted_mb: int) -> str:
+    """The memory a job asks for is there: on the machine, and within what the scheduler lets it have.
+
+    Raises:
+        InputError: there is less.
+    """
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    found = {"the machine": int(fields["MemTotal"].split()[0]) // 1024}
+    if (limit := _cgroup_limit_mb()) is not None:
+        found["its control group"] = limit
+    if "SLURM_MEM_PER_NODE" in os.environ:
+        found["the scheduler"] = int(os.environ["SLURM_MEM_PER_NODE"])
+    holder, least = min(found.items(), key=lambda item: item[1])
+    if least < wanted_mb:
+        raise InputError(f"{least} MiB by {holder}, {wanted_mb} MiB are needed; raise mem_mb in slurm/config.yaml")
+    return f"{least} MiB by {holder}, {wanted_mb} MiB are needed"
+
+
+def _cgroup_limit_mb() -> int | None:
+    """The memory limit of this process's control group; None where there is none, or no control group."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        path = line.split(":", 2)[2]
+        for pattern in CGROUPS:
+            file = Path(pattern.format(path=path.rstrip("/")))
+            if file.is_file() and file.read_text().strip().isdigit():
+                return int(file.read_text()) // MEBIBYTE
+    return None
+
+
+def check_disk(folder: Path, wanted_gb: int) -> str:
+    """There is room for the results, and a file can be written and renamed.
+
+    Raises:
+        InputError: there is less room.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".preflight.{os.getpid()}"
+    probe.write_bytes(b"x")
+    os.replace(probe, probe.with_suffix(".renamed"))
+    probe.with_suffix(".renamed").unlink()
+    free = shutil.disk_usage(folder).free // 10**9
+    text = f"{free} GB free in {folder.resolve()}, {wanted_gb} GB are needed"
+    if free < wanted_gb:
+        raise InputError(f"{text}; Snakemake's --directory puts the results elsewhere")
+    return text
+
+
+def check_processors(wanted: int) -> str:
+    """The job may use as many processors as it asked for.
+
+    Raises:
+        InputError: it may use fewer.
+    """
+    allowed = len(os.sched_getaffinity(0))
+    if allowed < wanted:
+        raise InputError(f"{allowed} processors, {wanted} are needed; raise `threads` in slurm/config.yaml")
+    return f"{allowed} processors, {wanted} are needed"
