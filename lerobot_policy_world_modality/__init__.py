@@ -4,7 +4,12 @@ LeRobot finds it by the name of its distribution (`lerobot_policy_*`) and import
 policy class itself is imported when LeRobot builds one.
 """
 
-from .configuration_smolvla_world import SmolVLAWorldConfig
+from .configuration_smolvla_world import SmolVLAWorldConfig, seen_image_keys
 from .processor_smolvla_world import BlankImagesProcessorStep, make_smolvla_world_pre_post_processors
 
-__all__ = ["BlankImagesProcessorStep", "SmolVLAWorldConfig", "make_smolvla_world_pre_post_processors"]
+__all__ = [
+    "BlankImagesProcessorStep",
+    "SmolVLAWorldConfig",
+    "make_smolvla_world_pre_post_processors",
+    "seen_image_keys",
+]

@@ -5,6 +5,7 @@ Non-obvious behaviours of LeRobot:
 * `config.json` in a checkpoint is this dataclass. So the encoder is named here, and a local one by its path: build it
   once and leave it in place.
 * Command-line overrides are parsed by type: `--policy.world_image_keys='["observation.images.image"]'`.
+* A policy with `empty_cameras` lists them among its images, but fills them in itself.
 * `input_features` is empty until `make_policy` fills it from the dataset, so what depends on it is checked in
   `validate_features`, which SmolVLA calls when it is built.
 """
@@ -15,8 +16,15 @@ from dataclasses import dataclass, field
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.utils.constants import OBS_IMAGES
 
 from world_modality.prophet import MEMORIES
+
+
+def seen_image_keys(config: SmolVLAConfig) -> list[str]:
+    """Image keys that a SmolVLA is shown, in its order: all but its empty cameras."""
+    empty = {f"{OBS_IMAGES}.empty_camera_{i}" for i in range(config.empty_cameras)}
+    return [key for key in config.image_features if key not in empty]
 
 
 @PreTrainedConfig.register_subclass("smolvla_world")

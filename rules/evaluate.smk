@@ -52,7 +52,7 @@ rule evaluate_policy:
         "Evaluate option {wildcards.option} on task {wildcards.task}, block {wildcards.block}"
     shell:
         'python "$SCRIPTS"/evaluate_policy.py --checkpoint {input.checkpoint} --task {wildcards.task}'
-        " --seed {wildcards.seed} {params.block} --spec {params.spec:q}"
+        " --seed {wildcards.seed} {params.block} --spec {params.spec:q} --simulators {threads}"
         " --output {output.episodes} --attention {output.attention} 2>&1 | tee {log}"
 
 

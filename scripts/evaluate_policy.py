@@ -8,10 +8,11 @@ in any order.
 import argparse
 from pathlib import Path
 
+from world_modality.blocks import evaluate_block
 from world_modality.init_states import init_states
 from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
-from world_modality.rollout import evaluate_block, folders_of
+from world_modality.rollout import folders_of
 from world_modality.specs import RolloutSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -22,6 +23,7 @@ parser.add_argument("--first", type=whole_number(0), required=True, help="first 
 parser.add_argument("--count", type=whole_number(1), required=True, help="initial states in the block")
 parser.add_argument("--init_states", type=existing, nargs="*", default=[], help="drawn ones; none: the benchmark's")
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
+parser.add_argument("--simulators", type=whole_number(1), default=1, help="processes side by side; changes no result")
 parser.add_argument("--output", type=Path, required=True, help="episodes to write (.jsonl)")
 parser.add_argument("--attention", type=Path, required=True, help="attention table to write (.parquet)")
 
@@ -37,7 +39,15 @@ def main() -> None:
     with making(arguments.output, *record) as rows, making(arguments.attention, *record) as attention:
         states = init_states(arguments.spec.protocol.simulation, arguments.task, arguments.init_states)
         evaluate_block(
-            arguments.checkpoint, arguments.spec, arguments.task, arguments.seed, block, states, rows, attention
+            arguments.checkpoint,
+            arguments.spec,
+            arguments.task,
+            arguments.seed,
+            block,
+            states,
+            rows,
+            attention,
+            arguments.simulators,
         )
 
 

@@ -155,9 +155,19 @@ class AttentionRecorder:
         self._episodes += [chunk.rows(**place, step=step) for step, chunk in self._chunks.items()]
         self._chunks = {}
 
+    def take(self) -> list[pa.Table]:
+        """The tables of all episodes kept; from here on they are the caller's."""
+        taken, self._episodes = self._episodes, []
+        return taken
+
     def write(self, path: Path) -> None:
         """Write the table of all episodes kept."""
-        write_attention(path, self.spec, [pa.concat_tables([SCHEMA.empty_table(), *self._episodes])])
+        write_episodes(path, self.spec, self.take())
+
+
+def write_episodes(path: Path, spec: AttentionSpec, tables: Iterable[pa.Table]) -> None:
+    """Write the tables of some episodes as one row group."""
+    write_attention(path, spec, [pa.concat_tables([SCHEMA.empty_table(), *tables])])
 
 
 def write_attention(path: str | Path, spec: AttentionSpec, tables: Iterable[pa.Table]) -> None:

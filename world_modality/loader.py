@@ -5,10 +5,13 @@ Non-obvious behaviours of LeRobot's loading:
   memory as tensors, and so do the images where they fit (`training.cache_frames`).
 * Actions past the end of an episode repeat the last one and are marked in `action_is_pad`, as LeRobot does.
 * `index` is the frame's global index; the world modality looks its latents up by it.
+* A worker that a signal ends raises an error in the training, wherever that is at the moment. But the signals that end
+  a job go to all its processes, and the training is to save its state: so workers ignore them and leave with it.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from world_modality.dataset import CameraFrames, episode_bounds, instructions
+from world_modality.program import STOP_SIGNALS
 from world_modality.progress import Progress
 
 
@@ -99,10 +103,16 @@ def training_batches(
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_stopping_to_the_training,
         generator=torch.Generator(),  # else every epoch draws from the stream of the flow noise, but not on resume
     )
     while True:
         yield from batches
+
+
+def _leave_stopping_to_the_training(_worker: int) -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _last_rows(bounds: list[tuple[int, int]]) -> Tensor:

@@ -2,26 +2,31 @@
 
 A rule's shell exports `$RUN_PIDS`: the process that runs Snakemake, and the shell itself. When one of them is killed,
 nobody waits for the program any more, and what it would write later could overwrite what a new run made: it goes too.
-A program started by hand has no `$RUN_PIDS` and outlives its terminal as usual. The watch begins with the first import
-of this package, for a program spends its first ten seconds and more importing. A quarter of them went to looking for
-garbage among the million objects that the imports make and keep: such a program looks for it less often.
+A program with something to save is asked first, by SIGTERM, as a cluster's scheduler asks. One started by hand has no
+`$RUN_PIDS` and outlives its terminal as usual. The watch begins with the first import of this package, for a program
+spends its first ten seconds and more importing. A quarter of them went to looking for garbage among the million objects
+that the imports make and keep: such a program looks for it less often.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from world_modality.errors import InputError
 
 LOOK_EVERY = 0.25  # seconds between two looks at the processes it dies with
+SAVE_WITHIN = 25.0  # seconds from SIGTERM to SIGKILL for what it has to save; SLURM gives 30
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 GARBAGE_EVERY = 100_000  # objects made between two looks for garbage; Python's default is 700
 
 
@@ -45,7 +50,11 @@ def _die_with(processes: list[Path]) -> None:
     """Kill this process once one of `processes` is gone."""
     while all(_lives(process) for process in processes):
         time.sleep(LOOK_EVERY)
-    sys.stderr.write("the run that started this program is gone; so is it\n")
+    with contextlib.suppress(BrokenPipeError):  # whoever read it may be gone with the run
+        sys.stderr.write("the run that started this program is gone; so is it\n")
+    if callable(signal.getsignal(signal.SIGTERM)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SAVE_WITHIN)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -55,6 +64,34 @@ def _lives(process: Path) -> bool:
         return (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+# ---- being asked to stop --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[list[signal.Signals]]:
+    """Within the block SIGTERM and SIGUSR1 do not end the program: the yielded list tells which were received.
+
+    Only the main thread of a process can take signals; in any other the list stays empty.
+    """
+    received: list[signal.Signals] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {s: signal.signal(s, lambda number, _: received.append(signal.Signals(number))) for s in STOP_SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop(request: signal.Signals, message: str) -> NoReturn:
+    """End the process as asked, with the status that a shell gives to a process the signal has killed."""
+    with contextlib.suppress(BrokenPipeError):  # a signal to the whole job has ended whoever read it
+        print(f"stopped by {request.name} {message}", file=sys.stderr)
+    sys.exit(128 + request)
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------

@@ -28,23 +28,20 @@ from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from safetensors import SafetensorError, safe_open
 
 import lerobot_policy_world_modality.modeling_smolvla_world  # noqa: F401 - LeRobot loads it by name; it makes rollouts
-from lerobot_policy_world_modality import SmolVLAWorldConfig
+from lerobot_policy_world_modality import SmolVLAWorldConfig, seen_image_keys
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality.attention import AttentionRecorder, AttentionSpec
 from world_modality.encoder import check_device
 from world_modality.errors import InputError
 from world_modality.evaluation import (
     Episode,
-    block_row,
     env_seed,
     episode_of,
     filmed_episodes,
     noise_seed,
     read_rows,
 )
-from world_modality.files import atomic_path, file_sha256, read_json, text_sha256
-from world_modality.progress import Progress
-from world_modality.provenance import package_versions
+from world_modality.files import atomic_path, file_sha256, read_json
 from world_modality.simulation import (
     CONTROL_FREQUENCY,
     LiberoSimulation,
@@ -138,7 +135,7 @@ class Pilot:
         """Cameras whose images are used at control step `step` of an episode."""
         steps_to_chunk = -step % self.spec.protocol.n_action_steps
         if steps_to_chunk == 0:
-            keys = set() if self.spec.images == "blank" else set(self.policy.config.image_features)
+            keys = set() if self.spec.images == "blank" else set(seen_image_keys(self.policy.config))
             return sorted(self.camera_of[key] for key in keys | set(self._world_keys()))
         return sorted(self.camera_of[key] for key in self._world_keys() if steps_to_chunk < self._world_frames())
 
@@ -182,7 +179,7 @@ class Pilot:
     def _batch(self, observation: Observation, task: str) -> dict:
         size = self.spec.protocol.simulation.camera_size
         batch = {"observation.state": torch.from_numpy(observation.state)[None], "task": [task]}
-        for key, camera in ((key, self.camera_of[key]) for key in self.policy.config.image_features):
+        for key, camera in ((key, self.camera_of[key]) for key in seen_image_keys(self.policy.config)):
             if camera in observation.images:
                 batch[key] = torch.from_numpy(observation.images[camera]).permute(2, 0, 1)[None].float() / 255
             elif self.spec.images == "blank":
@@ -241,73 +238,6 @@ def roll_out(
         steps=step,
         pickup=None if tracker is None else asdict(tracker.progress()),
     )
-
-
-def evaluate_block(
-    checkpoint: Path,
-    spec: RolloutSpec,
-    task_id: int,
-    train_seed: int,
-    block: range,
-    states: dict[int, np.ndarray],
-    output: Path,
-    attention: Path,
-) -> None:
-    """Roll out a block of initial states, (S,) each by its number.
-
-    Writes one JSON line per episode, and the table of the attention in all of them.
-    """
-    check_checkpoint(checkpoint, spec, train_seed)
-    if missing := [number for number in block if number not in states]:
-        raise InputError(f"task {task_id}: no initial state {missing[0]}; there are {min(states)} to {max(states)}")
-    pilot = Pilot(checkpoint, spec)
-    recorder = pilot.attention_recorder(task_id, train_seed)
-    made_from = {
-        "option": spec.option,
-        "task": task_id,
-        "checkpoint_sha256": pilot.checkpoint_sha256,
-        "protocol_sha256": text_sha256(spec.protocol.model_dump_json()),
-        "versions": package_versions("lerobot", "hf-libero", "robosuite", "mujoco", "torch"),
-    }
-    progress = Progress(f"evaluate {spec.option} task {task_id}", len(block), every=0)
-    lines, successes = [], 0
-    with _Retrying(spec, task_id) as simulate:
-        made_from["instruction"] = simulate.instruction
-        for count, init_state_id in enumerate(block, start=1):
-            episode = simulate.episode(pilot, init_state_id, states[init_state_id], train_seed, recorder)
-            successes += episode.success
-            lines.append(block_row(episode, made_from))
-            outcome = "success" if episode.success else "failure"
-            progress.update(count, f"init state {init_state_id}: {outcome}, {successes}/{count}")
-    recorder.write(attention)
-    with atomic_path(output) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
-
-
-class _Retrying:
-    """Rolls out episodes in one simulation; where an episode crashes, once more in a fresh one."""
-
-    def __init__(self, spec: RolloutSpec, task_id: int):
-        self.spec, self.task_id = spec, task_id
-
-    def __enter__(self):
-        self.simulation = LiberoSimulation(self.spec.protocol.simulation, self.task_id)
-        self.instruction = self.simulation.task_description
-        return self
-
-    def __exit__(self, *_):
-        self.simulation.close()
-
-    def episode(self, pilot, init_state_id, init_state, train_seed, attention) -> Episode:
-        try:
-            return roll_out(pilot, self.simulation, init_state_id, init_state, train_seed, attention=attention)
-        except Exception as error:
-            print(
-                f"task {self.task_id}, init state {init_state_id} crashed ({error!r}); once more in a fresh simulation"
-            )
-            self.simulation.close()
-            self.simulation = LiberoSimulation(self.spec.protocol.simulation, self.task_id)
-            return roll_out(pilot, self.simulation, init_state_id, init_state, train_seed, attention=attention)
 
 
 def record_videos(

@@ -320,6 +320,7 @@ MODULES = {
     "world_modality/attention_patterns.py": {"compare_attention"} | PLOTTED,
     "world_modality/attention_text.py": {"compare_attention"},
     "world_modality/backbones.py": {"build_encoder", "build_vlm"},
+    "world_modality/blocks.py": {"evaluate_policy"},
     "world_modality/comparison.py": JUDGED | {"audit_fairness"} | PLOTTED,
     "world_modality/config.py": NOTHING,
     "world_modality/costs.py": NOTHING,

@@ -13,10 +13,10 @@ SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 
 @pytest.fixture(scope="session")
 def smoke_command():
-    def command(directory, *targets):
+    def command(directory, *targets, options=()):
         words = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile"]
         words += ["--directory", directory, "--configfile", SMOKE, "--cores", "2"]
-        return [*words, "--", *targets]
+        return [*words, *options, "--", *targets]
 
     return command
 
@@ -28,8 +28,8 @@ def environment():
 
 @pytest.fixture(scope="session")
 def run_smoke(environment, smoke_command):
-    def run(directory, *targets):
-        command = smoke_command(directory, *targets)
+    def run(directory, *targets, options=()):
+        command = smoke_command(directory, *targets, options=options)
         ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-8000:]
         return ended.stdout + ended.stderr

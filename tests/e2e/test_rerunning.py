@@ -106,10 +106,20 @@ def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("rules", "scripts", "envs", "world_modality", "lerobot_policy_world_modality", "profiles"):
         shutil.copytree(REPOSITORY / name, folder / name, copy_function=shutil.copy)
-    for name in ("Snakefile", "config.yaml", "experiments/costs.yaml"):
+    for name in ("Snakefile", "config.yaml", "experiments/costs.yaml", "experiments/commits.yaml"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, folder / name)
     return folder
+
+
+def test_several_simulators_write_the_files_of_one(smoke, tmp_path, run_smoke):
+    copy = shutil.copytree(smoke, tmp_path / "copy", symlinks=True)
+    block = "results/rollouts/E2/seed_0/task_0/block_0"
+    files = [copy / f"{block}.jsonl", copy / f"{block}_attention.parquet"]
+    before = [file.read_bytes() for file in files]
+    log = run_smoke(copy, f"{block}.jsonl", options=["--force", "--set-threads", "evaluate_policy=2"])
+    assert "1 of 1 steps" in log
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_checking_the_repository_out_again_plans_nothing(smoke, checkout):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from world_modality import rollout
+from world_modality import blocks
+from world_modality.blocks import evaluate_block
 from world_modality.errors import InputError
 from world_modality.evaluation import noise_seed
-from world_modality.rollout import Pilot, evaluate_block, roll_out
+from world_modality.rollout import Pilot, roll_out
 from world_modality.simulation import Observation, PickupState
 from world_modality.train_llm_vla import TrainInputs, train
 
@@ -181,7 +182,7 @@ def test_a_crash_is_tried_once_more_and_is_never_a_failure_of_the_policy(
         def __init__(self, *_):
             super().__init__(crashes=type(self).crashes_left)
 
-    monkeypatch.setattr(rollout, "LiberoSimulation", Crashing)
+    monkeypatch.setattr(blocks, "LiberoSimulation", Crashing)
     states = dict(enumerate(np.zeros((50, 5))))
     spec = pilot(experiment, checkpoints, "E0", 2, horizon=6).spec
     block, attention = tmp_path / "block_0.jsonl", tmp_path / "block_0_attention.parquet"
