@@ -11,10 +11,10 @@ export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup decision why verify costs test lint dag lock clean
+.PHONY: help setup decision why verify costs test lint dag lock clean slurm-up slurm-down
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## system packages, .venv with the locked versions, LIBERO's assets
 	@bash envs/setup.sh
@@ -53,6 +53,12 @@ dag: setup  ## results/dag.svg and results/rulegraph.svg, both branches of the t
 	  rm results/$$graph.dot; \
 	  echo results/$$graph.svg; \
 	done
+
+slurm-up:  ## a SLURM cluster on this machine, to try `--profile slurm` on
+	@bash tests/slurm/cluster.sh up
+
+slurm-down:  ## stop it
+	@bash tests/slurm/cluster.sh down
 
 lock: setup  ## resolve pyproject.toml again into envs/ (UPGRADE=--upgrade for newer versions)
 	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.12 \

@@ -55,6 +55,7 @@ def read_trained(folder: Path) -> Trained:
     config = read_json(folder / "train_config.json")
     parts = {
         "training": {name: config[name] for name in TRAINING}
+        | {name: training["spec"]["training"][name] for name in ("ema_decay", "precision")}
         | {"held_out_per_task": training["spec"]["held_out_per_task"]},
         "policy": read_json(folder / "config.json"),
         "preprocessor": _processor(folder, "policy_preprocessor.json"),

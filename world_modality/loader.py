@@ -6,7 +6,8 @@ Non-obvious behaviours of LeRobot's loading:
 * Actions past the end of an episode repeat the last one and are marked in `action_is_pad`, as LeRobot does.
 * `index` is the frame's global index; the world modality looks its latents up by it.
 * A worker that a signal ends raises an error in the training, wherever that is at the moment. But the signals that end
-  a job go to all its processes, and the training is to save its state: so workers ignore them and leave with it.
+  a job go to all its processes, and the training is to save its state: so workers leave with it, or when its time is
+  up. They may not ignore such a signal for good: Python ends and awaits them by it where a program ends.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from world_modality.dataset import CameraFrames, episode_bounds, instructions
-from world_modality.program import STOP_SIGNALS
+from world_modality.program import SAVE_WITHIN, STOP_SIGNALS
 from world_modality.progress import Progress
 
 
@@ -103,16 +104,15 @@ def training_batches(
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_stopping_to_the_training,
         generator=torch.Generator(),  # else every epoch draws from the stream of the flow noise, but not on resume
     )
     while True:
         yield from batches
 
 
-def _leave_stopping_to_the_training(_worker: int) -> None:
+def _outlive_a_stop_request(_worker: int) -> None:
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: signal.alarm(SAVE_WITHIN))
 
 
 def _last_rows(bounds: list[tuple[int, int]]) -> Tensor:

@@ -25,7 +25,7 @@ from typing import NoReturn
 from world_modality.errors import InputError
 
 LOOK_EVERY = 0.25  # seconds between two looks at the processes it dies with
-SAVE_WITHIN = 25.0  # seconds from SIGTERM to SIGKILL for what it has to save; SLURM gives 30
+SAVE_WITHIN = 25  # seconds from SIGTERM to SIGKILL for what it has to save; SLURM gives 30
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 GARBAGE_EVERY = 100_000  # objects made between two looks for garbage; Python's default is 700
 

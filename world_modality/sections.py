@@ -252,6 +252,9 @@ class Hyperparameters(Section):
     ema_decay: float = Field(
         ge=0, lt=1, description="decay of the averaged weights that are saved; 0: the last weights"
     )
+    precision: Literal["fp32", "bf16"] = Field(
+        description="of the matrix products of training: fp32, or bf16 by autocast (weights stay float32)"
+    )
 
     @model_validator(mode="after")
     def _check(self):

@@ -7,7 +7,8 @@
 
 Reads the demonstrations and the world latents; writes a folder that is exactly a LeRobot `pretrained_model`, with
 `training.json` beside the weights saying what they were made from and what they reached. `--image_key` names the camera
-of the world latents and must be the one the latents were encoded from.
+of the world latents and must be the one the latents were encoded from; `--policy` is a published policy to start from
+(see `warm_start`).
 
 The update (`update_policy`), optimizer, scheduler, sampler, processors and checkpoint are LeRobot's; the loop is ours
 because LeRobot's takes neither another loader nor averaged weights, and its resume does not restore the run exactly.
@@ -31,12 +32,10 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from lerobot.configs import PreTrainedConfig
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.optim.factory import make_optimizer_and_scheduler
-from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.scripts.lerobot_train import update_policy
 from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
@@ -60,6 +59,7 @@ from world_modality.records import content_sha256
 from world_modality.sections import MAX_SEED
 from world_modality.sources import source_code
 from world_modality.specs import TrainSpec, spec_argument
+from world_modality.warm_start import initial_policy, initial_processors, plain_config, world_config
 
 METRIC_BATCHES = 8  # batches on which a finished training is measured
 
@@ -72,6 +72,7 @@ class TrainInputs:
     vlm: Path
     encoder: Path | None
     latents: dict[str, Path]  # camera -> latents_<camera>.parquet
+    policy: Path | None = None  # the published policy to start from
 
 
 class Averaged:
@@ -109,7 +110,7 @@ def train(
 
     Raises:
         InputError: latents of another camera, dataset or window than the option asks for, a horizon beyond every
-            episode, a VLM that is no SmolVLM, or a device that is not there.
+            episode, a VLM that is no SmolVLM, a published policy that is not the spec's, or a device that is not there.
         FloatingPointError: the loss is not finite.
     """
     check_device(spec.device)  # LeRobot would take the CPU instead
@@ -120,16 +121,19 @@ def train(
     trained, _ = split_episodes(dataset, spec.held_out_per_task)
     bounds = [episode_bounds(dataset)[episode] for episode in trained]
     _check_horizon(spec, bounds)
+    config = plain_config(spec, inputs.vlm, inputs.policy, dataset.meta)
     latents = _open_latents(spec, inputs, dataset)
-    run = _pipeline_config(spec, inputs, seed, latents)
+    if latents is not None:
+        config = world_config(config, spec, inputs.encoder, latents)
+    run = _pipeline_config(spec, inputs, seed, config)
     set_seed(seed)
-    policy = make_policy(run.policy, ds_meta=dataset.meta)
-    preprocessor, postprocessor = make_pre_post_processors(run.policy, dataset_stats=dataset.meta.stats)
+    policy = initial_policy(config, inputs.policy, dataset.meta)
+    preprocessor, postprocessor = initial_processors(config, inputs.policy, dataset.meta)
     if spec.images == "blank":
         insert_blank_images(preprocessor)
     if latents is not None:
         policy.attach_latents(latents)
-    frames = FrameBatches(dataset, run.policy.chunk_size, running.cache_frames)
+    frames = FrameBatches(dataset, config.chunk_size, running.cache_frames)
 
     made_from = _made_from(spec, inputs, dataset, seed)
     key = json.dumps([made_from, source_code("world_modality/train_llm_vla.py")], sort_keys=True)
@@ -150,12 +154,16 @@ def train(
 
 
 def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, running) -> None:
-    """Take `spec.training.steps` updates and leave the averaged weights in the policy."""
+    """Take `spec.training.steps` updates and leave the averaged weights in the policy.
+
+    Asked to stop (SIGTERM, SIGUSR1), it saves the state after the update under way and ends the process.
+    """
     options = spec.training
     optimizer, scheduler = make_optimizer_and_scheduler(run, policy)
     averaged = Averaged(policy, options.ema_decay)
     step = _load_state(state, policy, averaged, optimizer, scheduler)
-    accelerator = Accelerator(cpu=spec.device == "cpu")
+    precision = "bf16" if options.precision == "bf16" else "no"
+    accelerator = Accelerator(cpu=spec.device == "cpu", mixed_precision=precision)  # `update_policy` computes under it
     # LeRobot's update fills in the last one wherever it sees a GPU, used or not.
     meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")}
     tracker = MetricsTracker(
@@ -163,18 +171,21 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
     )
     batches = training_batches(bounds, frames, seed, options.batch_size, step, running.loader_workers)
     progress = Progress(f"train {spec.option} seed {seed}", options.steps, done=step)
-    while step < options.steps:
-        batch = preprocessor(next(batches))
-        tracker, _ = update_policy(
-            tracker, policy, batch, optimizer, options.grad_clip_norm, accelerator, lr_scheduler=scheduler
-        )
-        averaged.update()
-        step += 1
-        if not math.isfinite(tracker.loss.val):
-            raise FloatingPointError(f"{spec.option}: the loss of step {step} is {tracker.loss.val}")
-        progress.update(step, f"loss {tracker.loss.val:.3f}")
-        if step % running.save_every == 0 and step < options.steps:
-            _save_state(state, step, policy, averaged, optimizer, scheduler)
+    with contextlib.closing(batches), program.stop_requests() as asked:
+        while step < options.steps:
+            batch = preprocessor(next(batches))
+            tracker, _ = update_policy(
+                tracker, policy, batch, optimizer, options.grad_clip_norm, accelerator, lr_scheduler=scheduler
+            )
+            averaged.update()
+            step += 1
+            if not math.isfinite(tracker.loss.val):
+                raise FloatingPointError(f"{spec.option}: the loss of step {step} is {tracker.loss.val}")
+            if asked or (step % running.save_every == 0 and step < options.steps):
+                _save_state(state, step, policy, averaged, optimizer, scheduler)
+            if asked:
+                program.stop(asked[0], f"after step {step}: state saved; the same command goes on from it")
+            progress.update(step, f"loss {tracker.loss.val:.3f}")
     averaged.write_to_policy()
 
 
@@ -277,12 +288,9 @@ def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset)
     return join_tables(tables)
 
 
-def _pipeline_config(
-    spec: TrainSpec, inputs: TrainInputs, seed: int, latents: LatentTable | None
-) -> TrainPipelineConfig:
+def _pipeline_config(spec: TrainSpec, inputs: TrainInputs, seed: int, policy: SmolVLAConfig) -> TrainPipelineConfig:
     """The training as LeRobot describes it; saved with the checkpoint as its `train_config.json`."""
     options = spec.training
-    policy = _policy_config(spec, inputs, latents)
     return TrainPipelineConfig(
         dataset=DatasetConfig(repo_id=inputs.dataset.name, root=str(inputs.dataset)),
         policy=policy,
@@ -291,47 +299,6 @@ def _pipeline_config(
         batch_size=options.batch_size,
         optimizer=policy.get_optimizer_preset(),
         scheduler=policy.get_scheduler_preset(),
-    )
-
-
-def _policy_config(spec: TrainSpec, inputs: TrainInputs, latents: LatentTable | None) -> PreTrainedConfig:
-    policy, options = spec.policy, spec.training
-    fields = {
-        "device": spec.device,
-        "push_to_hub": False,
-        "vlm_model_name": str(inputs.vlm),
-        "load_vlm_weights": False,
-        "freeze_vision_encoder": False,
-        "train_expert_only": False,
-        "resize_imgs_with_padding": (spec.vlm.image_size, spec.vlm.image_size),
-        "expert_width_multiplier": policy.expert_width,
-        "num_vlm_layers": spec.vlm.layers,
-        "chunk_size": policy.chunk_size,
-        "n_action_steps": policy.chunk_size,  # how many are executed is the evaluation's to say
-        "num_steps": policy.flow_steps,
-        "optimizer_lr": options.learning_rate,
-        "optimizer_weight_decay": options.weight_decay,
-        "optimizer_grad_clip_norm": options.grad_clip_norm,
-        "scheduler_warmup_steps": options.warmup_steps,
-        "scheduler_decay_steps": options.steps,
-        "scheduler_decay_lr": options.final_learning_rate,
-    }
-    if latents is None:
-        return SmolVLAConfig(**fields)
-    world = spec.world
-    return SmolVLAWorldConfig(
-        **fields,
-        world_image_keys=[spec.image_keys[camera] for camera in spec.cameras],
-        world_encoder=str(inputs.encoder),
-        world_window=world.window,
-        world_history=world.history,
-        world_horizon=world.horizon,
-        world_latent_dim=latents.dim,
-        world_prophet_width=world.prophet_width,
-        world_prophet_layers=world.prophet_layers,
-        world_heads=world.heads,
-        world_loss_weight=world.loss_weight,
-        world_memory=spec.memory,
     )
 
 
@@ -344,6 +311,7 @@ def _made_from(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset, se
             "latents": {camera: content_sha256(path) for camera, path in inputs.latents.items()},
             "vlm": content_sha256(inputs.vlm),
             "encoder": content_sha256(inputs.encoder) if inputs.encoder else None,
+            "policy": content_sha256(inputs.policy) if inputs.policy else None,
         },
         "versions": package_versions("lerobot", "torch", "transformers"),
     }
@@ -362,6 +330,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vlm", type=existing, required=True, help="SmolVLM folder: config, tokenizer, processor")
     parser.add_argument("--encoder", type=existing, help="V-JEPA 2 folder the latents were encoded with")
     parser.add_argument("--latents", type=_camera_path, nargs="*", default=[], metavar="CAMERA=PATH")
+    parser.add_argument("--policy", type=existing, help="published smolvla folder to start from, as the spec says")
     keys = "checked against the spec"
     parser.add_argument("--image_key", nargs="*", default=[], help=f"image key of each world camera, {keys}")
     parser.add_argument("--wrist_image_key", default="observation.images.image2", help=f"the wrist camera's, {keys}")
@@ -392,12 +361,12 @@ def _check_image_keys(arguments: argparse.Namespace) -> None:
 def main() -> None:
     arguments = parse_arguments()
     _check_image_keys(arguments)
-    inputs = TrainInputs(arguments.dataset, arguments.vlm, arguments.encoder, dict(arguments.latents))
+    inputs = TrainInputs(arguments.dataset, arguments.vlm, arguments.encoder, dict(arguments.latents), arguments.policy)
     running = Running(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Running)})
-    roles = {"dataset": inputs.dataset, "vlm": inputs.vlm, "encoder": inputs.encoder}
+    roles = {"dataset": inputs.dataset, "vlm": inputs.vlm, "encoder": inputs.encoder, "policy": inputs.policy}
     roles |= {f"latents_{camera}": path for camera, path in inputs.latents.items()}
     seeds = {"train": arguments.seed}
-    foreign = ("dataset", "vlm", "encoder")
+    foreign = ("dataset", "vlm", "encoder", "policy")
     with making(arguments.output, __file__, roles, arguments.spec, seeds, foreign) as checkpoint:
         train(arguments.spec, inputs, arguments.seed, checkpoint, arguments.training_dir, running)
 

@@ -120,7 +120,7 @@ def test_where_the_world_modality_hurts_the_wrist_experiment_is_left_and_nothing
         "train_policy": 1,
         "write_manifest": 1,
         "measure_prophet": 1,
-        "evaluate_policy": 8,  # episodes and attention of two tasks in two blocks
+        "evaluate_policy": 4,  # episodes and attention of two tasks
         "record_videos": 2,
         "collect_evaluation": 2,
         "audit_fairness": 1,

@@ -367,6 +367,7 @@ MODULES = {
     "world_modality/train_llm_vla.py": {"train_policy"},
     "world_modality/training_attention.py": {"measure_attention"},
     "world_modality/verdict.py": {"decide"},
+    "world_modality/warm_start.py": {"train_policy"},
     "lerobot_policy_world_modality/__init__.py": POLICY_CODE,
     "lerobot_policy_world_modality/configuration_smolvla_world.py": POLICY_CODE,
     "lerobot_policy_world_modality/modeling_smolvla_world.py": POLICY_CODE,

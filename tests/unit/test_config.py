@@ -104,7 +104,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_its_key(path, value):
         ("evaluation.tasks", [0, 1, 1]),
         ("decision.confidence", 0.5),
         ("decision.min_baseline_success", 40),
-        ("demonstrations.revision", "main"),
+        ("demonstrations.revision", "the newest"),
         ("options.S0.label", ""),
         ("options.A.cameras", ["wrist", "wrist"]),
     ],

@@ -105,6 +105,9 @@ TAMPERED = {
     "training.seed is 9": edit("train_config.json", "seed", value=9),
     "inputs.dataset is 'other'": edit("training.json", "inputs", "dataset", value="other"),
     "inputs.vlm is 'other'": edit("training.json", "inputs", "vlm", value="other"),
+    "inputs.policy is 'other'": edit("training.json", "inputs", "policy", value="other"),
+    "training.precision is 'bf16'": edit("training.json", "spec", "training", "precision", value="bf16"),
+    "training.ema_decay is 0": edit("training.json", "spec", "training", "ema_decay", value=0),
     "policy.chunk_size is 50": edit("config.json", "chunk_size", value=50),
     "postprocessor.unnormalizer_processor.config.eps is 1": edit(
         "policy_postprocessor.json", "steps", 0, "config", "eps", value=1

@@ -32,6 +32,33 @@ def test_a_program_dies_with_its_run(code):
     assert "the run that started this program is gone" in said
 
 
+@pytest.mark.parametrize("reader", ["stays", "is gone with the run"])
+def test_a_program_with_something_to_save_is_asked_before_it_dies(tmp_path, reader):
+    run = subprocess.Popen(["sleep", "600"])
+    code = f"""
+import pathlib, time
+from world_modality.program import stop, stop_requests
+with stop_requests() as asked:
+    pathlib.Path({str(tmp_path / "begun")!r}).touch()
+    while not asked:
+        time.sleep(0.01)
+    pathlib.Path({str(tmp_path / "saved")!r}).touch()
+    stop(asked[0], "after it saved")
+"""
+    started = program(f"{os.getpid()} {run.pid}", code)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    if reader != "stays":
+        started.stderr.close()
+    run.kill()
+    run.wait()
+    assert started.wait(timeout=60) == 128 + signal.SIGTERM
+    assert (tmp_path / "saved").exists()
+    if reader == "stays":
+        assert started.stderr.read().endswith("stopped by SIGTERM after it saved\n")
+    started.stderr.close()
+
+
 def test_a_program_started_by_hand_watches_nothing():
     started = program("", "import world_modality, threading; assert threading.active_count() == 1")
     assert started.wait(timeout=60) == 0

@@ -1,12 +1,18 @@
 """The loader gives LeRobot's samples in its order; an interrupted training ends with the undisturbed weights."""
 
+import signal
+import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from safetensors.torch import load_file
 
+from lerobot_policy_world_modality import modeling_smolvla_world as modeling
 from world_modality import train_llm_vla
 from world_modality.dataset import episode_bounds, load_dataset, split_episodes
 from world_modality.errors import InputError
@@ -100,10 +106,44 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(exp
     assert len(calls) == 6 + 7 - 3  # the state of step 3, within an epoch of 4, was the last one saved
     assert not (tmp_path / "progress_b").exists()
 
-    undisturbed, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("undisturbed", "resumed"))
-    assert undisturbed.keys() == resumed.keys()
-    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+    assert same_weights(tmp_path / "undisturbed", tmp_path / "resumed")
     assert read_json(tmp_path / "undisturbed/training.json") == read_json(tmp_path / "resumed/training.json")
+
+
+def same_weights(*checkpoints):
+    first, second = (load_file(folder / "model.safetensors") for folder in checkpoints)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "workers"), [(signal.SIGTERM, 2, 0), (signal.SIGUSR1, 7, 0), (signal.SIGTERM, 4, 1)]
+)
+def test_a_training_asked_to_stop_saves_its_state_and_goes_on_later(
+    experiment, inputs, tmp_path, monkeypatch, capsys, number, step, workers
+):
+    spec, inputs = experiment.train_spec("E0"), TrainInputs(inputs.dataset, inputs.vlm, None, {})
+    often, before = Running(save_every=3, loader_workers=workers), signal.getsignal(number)
+    train(spec, inputs, 0, tmp_path / "undisturbed", tmp_path / "progress_a", often)
+    update, calls = train_llm_vla.update_policy, []
+
+    def asked(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == step:
+            whole_job = [psutil.Process(), *psutil.Process().children()]
+            subprocess.run(["kill", f"-{number}", *(str(process.pid) for process in whole_job)], check=True)
+            time.sleep(0.1)  # a worker that dies of it is noticed
+        return update(*arguments, **keywords)
+
+    monkeypatch.setattr(train_llm_vla, "update_policy", asked)
+    with pytest.raises(SystemExit) as stopped:
+        train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b", often)
+    assert stopped.value.code == 128 + number
+    said = f"stopped by {number.name} after step {step}: state saved; the same command goes on from it"
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert signal.getsignal(number) is before
+    train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b", often)
+    assert len(calls) == 7
+    assert same_weights(tmp_path / "undisturbed", tmp_path / "resumed")
 
 
 def test_a_state_saved_under_another_spec_is_not_taken_up(experiment, inputs, tmp_path, monkeypatch):
@@ -176,3 +216,66 @@ def test_latents_of_another_camera_are_refused(experiment, inputs, tmp_path):
     swapped = TrainInputs(inputs.dataset, inputs.vlm, inputs.encoder, {"wrist": inputs.latents["front"]})
     with pytest.raises(ValueError, match=r"image_key is 'observation\.images\.image', expected"):
         train(experiment.train_spec("A"), swapped, 0, tmp_path / "checkpoint", tmp_path / "progress")
+
+
+# ---- precision ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train_in(experiment, inputs, tmp_path):
+    """Train E2 in a precision and read its weights; a process keeps the precision it began with, so it is forgotten."""
+
+    def run(precision, name):
+        spec = experiment.train_spec("E2")
+        spec = spec.model_copy(update={"training": spec.training.model_copy(update={"precision": precision})})
+        AcceleratorState._reset_state(reset_partial_state=True)
+        train(spec, inputs, 0, tmp_path / name, tmp_path / "progress", OFTEN)
+        return load_file(tmp_path / name / "model.safetensors"), read_json(tmp_path / name / "training.json")["metrics"]
+
+    yield run
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_bfloat16_changes_the_products_and_keeps_float32_weights_averages_and_world_loss(train_in, monkeypatch):
+    seen = {"means": set(), "products": set(), "losses": set()}
+    average, loss = train_llm_vla.Averaged.update, modeling.world_loss
+
+    def averaged(averages):
+        average(averages)
+        seen["means"] |= {mean.dtype for mean in averages.mean}
+
+    def world_loss(predicted, target, valid, reduction="mean"):
+        found = loss(predicted, target, valid, reduction)
+        if torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                assert torch.equal(found, loss(predicted, target, valid, reduction))
+            seen["losses"] |= {predicted.dtype, target.dtype, found.dtype}
+            seen["products"].add((predicted.flatten(1)[:, :8] @ target.flatten(1)[:, :8].T).dtype)
+        return found
+
+    monkeypatch.setattr(train_llm_vla.Averaged, "update", averaged)
+    monkeypatch.setattr(modeling, "world_loss", world_loss)
+    weights, metrics = train_in("bf16", "half")
+    assert seen == {"means": {torch.float32}, "products": {torch.bfloat16}, "losses": {torch.float32}}
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert all(weight.isfinite().all() for weight in weights.values())
+    full_weights, full_metrics = train_in("fp32", "full")
+    assert any(not torch.equal(weights[name], full_weights[name]) for name in weights)
+    assert metrics["loss"] == pytest.approx(full_metrics["loss"], rel=0.05)
+
+
+def test_a_resumed_training_keeps_its_precision(train_in, tmp_path, monkeypatch):
+    train_in("bf16", "undisturbed")
+    update, calls = train_llm_vla.update_policy, []
+
+    def interrupted(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return update(*arguments, **keywords)
+
+    monkeypatch.setattr(train_llm_vla, "update_policy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_in("bf16", "resumed")
+    train_in("bf16", "resumed")
+    assert same_weights(tmp_path / "undisturbed", tmp_path / "resumed")

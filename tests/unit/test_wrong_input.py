@@ -95,8 +95,8 @@ OVERLAYS = {
     "training: {seeds: [1, 1]}": "training.seeds: 1 is listed twice",
     "evaluation: {tasks: [0, 1, 1]}": "evaluation.tasks: 1 is listed twice",
     # keys that contradict each other
-    "encoder: {source: hub, repo_id: a/b}": "encoder: source hub needs repo_id and revision (a commit)",
-    "demonstrations: {source: hub, repo_id: a/b, revision: main}": "demonstrations.revision: String should match pat",
+    "encoder: {source: hub, repo_id: a/b}": "encoder: source hub needs repo_id and revision",
+    "demonstrations: {source: hub, repo_id: a/b, revision: the newest}": "demonstrations.revision: String should match",
     "options: {E2-zero: {cameras: [front]}}": "options.E2-zero: a row with checkpoint_of takes its cameras from that",
     "options: {E2-zero: {training: {warmup_steps: 1}}}": "options.E2-zero: a row with checkpoint_of trains nothing",
     "demonstrations: {max_attempts_per_task: 5}": "demonstrations: max_attempts_per_task is below episodes_per_task",
