@@ -104,6 +104,7 @@ def training_batches(
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_outlive_a_stop_request,
         generator=torch.Generator(),  # else every epoch draws from the stream of the flow noise, but not on resume
     )
     while True:
