@@ -128,11 +128,3 @@ def test_a_smolvla_checkpoint_loads_back_equal(policy, tmp_path):
     loaded = SmolVLAPolicy.from_pretrained(tmp_path, strict=True)
     for (name, saved), (_, back) in zip(policy.named_parameters(), loaded.named_parameters(), strict=True):
         assert torch.equal(saved, back), name
-
-
-def test_each_builder_refuses_the_other_source(experiment, tmp_path):
-    with pytest.raises(ValueError, match="only a published encoder is fetched"):
-        backbones.fetch_encoder(experiment.encoder, tmp_path / "encoder")
-    with pytest.raises(ValueError, match="only a small encoder is built"):
-        backbones.build_small_encoder(experiment.encoder.model_copy(update={"source": "hub"}), tmp_path / "encoder")
-    assert not list(tmp_path.iterdir())
