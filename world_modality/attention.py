@@ -160,10 +160,6 @@ class AttentionRecorder:
         taken, self._episodes = self._episodes, []
         return taken
 
-    def write(self, path: Path) -> None:
-        """Write the table of all episodes kept."""
-        write_episodes(path, self.spec, self.take())
-
 
 def write_episodes(path: Path, spec: AttentionSpec, tables: Iterable[pa.Table]) -> None:
     """Write the tables of some episodes as one row group."""

@@ -10,13 +10,15 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from world_modality.errors import InputError
-from world_modality.files import atomic_path
+from world_modality.files import atomic_path, read_json, write_json
+from world_modality.records import NOT_CONTENT
 from world_modality.sections import Repository, is_commit
 
 
@@ -35,7 +37,7 @@ def fetch(repository: Repository) -> Path:
                 return _snapshot(repository, local_files_only=True)
         return _snapshot(repository)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), repr(error))
         raise InputError(
             f"{repository.kind} {repository.name}: not in the hub's cache, and not to be had from the hub ({reason}); "
             "`snakemake fetch` fetches it where there is a network"
@@ -49,7 +51,9 @@ def _snapshot(repository: Repository, **how: bool) -> Path:
 
 
 def place(repository: Repository, folder: Path) -> None:
-    """Write the files of a repository to `folder`: hard links into the cache where they can be, else copies.
+    """Make `folder` of the files of a repository: hard links into the cache where they can be, else copies.
+
+    A VLM's config no longer says in which precision its weights were saved: SmolVLA would build a policy's in it.
 
     Raises:
         InputError: as `fetch`; or the repository holds none of the wanted files.
@@ -57,9 +61,11 @@ def place(repository: Repository, folder: Path) -> None:
     fetched = fetch(repository)
     if not any(fetched.rglob("*")):
         raise InputError(f"{repository.kind} {repository.name}: no files {', '.join(repository.files)}".rstrip())
-    with atomic_path(folder) as temporary:
-        wanted = shutil.ignore_patterns(".*")  # .gitattributes and the like
-        shutil.copytree(fetched, temporary, ignore=wanted, copy_function=_link_or_copy)
+    wanted = shutil.ignore_patterns(".*", *NOT_CONTENT)  # .gitattributes and the like
+    shutil.copytree(fetched, folder, ignore=wanted, copy_function=_link_or_copy)
+    config = folder / "config.json"
+    if config.exists() and (content := read_json(config)).get("model_type") == "smolvlm":
+        write_json(config, _without_precision(content))  # a new file: the cache keeps the old one
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -68,6 +74,13 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another file system
         shutil.copyfile(source, target)
+
+
+def _without_precision(config: Any) -> Any:
+    """A VLM's config, and those of its parts within it, without `dtype` or `torch_dtype`."""
+    if not isinstance(config, dict):
+        return config
+    return {key: _without_precision(value) for key, value in config.items() if key not in ("dtype", "torch_dtype")}
 
 
 def pin(repositories: list[Repository], path: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ from world_modality.attention import (
     ChunkAttention,
     join_blocks,
     write_attention,
+    write_episodes,
 )
 from world_modality.attention_patterns import AttentionReport, compare
 from world_modality.attention_text import WIDTH, render
@@ -311,7 +312,7 @@ def test_a_recorder_keeps_each_chunk_of_each_episode_and_nothing_of_a_crashed_on
     record(recorder, 3, 10)
     record(recorder, 4, 12, crash_after=4)
     record(recorder, 4, 6)
-    recorder.write(tmp_path / "block.parquet")
+    write_episodes(tmp_path / "block.parquet", recorder.spec, recorder.take())
     rows = AttentionTable.open(tmp_path / "block.parquet").rows
     assert rows["step"].to_pylist() == [0, 0, 4, 4, 8, 8, 0, 0, 4, 4]
     assert rows["episode"].to_pylist() == [3] * 6 + [4] * 4
@@ -322,7 +323,7 @@ def test_a_recorder_keeps_each_chunk_of_each_episode_and_nothing_of_a_crashed_on
 def test_of_a_policy_without_a_world_modality_there_is_a_table_without_rows(tmp_path):
     recorder = AttentionRecorder(spec_of("E0", cameras={}, shape=(0, 0, 0)), 1, None)
     record(recorder, 3, 10)
-    recorder.write(tmp_path / "block.parquet")
+    write_episodes(tmp_path / "block.parquet", recorder.spec, recorder.take())
     table = AttentionTable.open(tmp_path / "block.parquet")
     assert len(table.rows) == 0
     join_blocks([tmp_path / "block.parquet"], "E0", 20, tmp_path / "joined.parquet")

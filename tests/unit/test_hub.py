@@ -1,6 +1,6 @@
 """What is taken from a hub, out of a cache laid out as the hub's client does it; nothing here needs a network."""
 
-import hashlib
+import json
 import os
 import re
 import subprocess
@@ -19,23 +19,14 @@ OLD, NEW = "a" * 40, "b" * 40
 
 
 @pytest.fixture
-def hub_cache(tmp_path, monkeypatch):
+def hub_cache(publish, tmp_path, monkeypatch):
     """An empty cache that the client reads without asking the hub, and a way to put a repository's commit into it."""
     cache = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
-    def add(kind, repo_id, commit, files, ref="main"):
-        folder = cache / f"{kind}s--{repo_id.replace('/', '--')}"
-        for name, text in files.items():
-            blob = folder / "blobs" / hashlib.sha256(text.encode()).hexdigest()
-            link = folder / "snapshots" / commit / name
-            blob.parent.mkdir(parents=True, exist_ok=True)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            blob.write_text(text)
-            link.symlink_to(os.path.relpath(blob, link.parent))
-        (folder / "refs").mkdir(exist_ok=True)
-        (folder / "refs" / ref).write_text(commit)
+    def add(kind, repo_id, commit, files):
+        publish(cache, kind, repo_id, commit, {name: text.encode() for name, text in files.items()})
 
     return add
 
@@ -78,12 +69,33 @@ def test_a_commit_needs_no_pin(hub_cache, commits):
 
 
 def test_a_placed_repository_holds_its_files_and_nothing_of_the_cache(hub_cache, tmp_path):
-    hub_cache("model", "me/policy", OLD, {"config.json": "{}", "a/b.json": "[]", ".gitattributes": "lfs"})
+    hub_cache(
+        "model",
+        "me/policy",
+        OLD,
+        {"config.json": "{}", "a/b.json": "[]", ".gitattributes": "lfs", "provenance.json": "{}"},
+    )
     place(repository(OLD), tmp_path / "placed")
     files = {str(p.relative_to(tmp_path / "placed")): p for p in (tmp_path / "placed").rglob("*") if p.is_file()}
     assert set(files) == {"config.json", "a/b.json"}
     assert not any(path.is_symlink() for path in files.values())
     assert files["a/b.json"].read_text() == "[]"
+
+
+def test_a_placed_vlm_says_no_precision_and_the_cache_keeps_what_it_said(hub_cache, tmp_path):
+    config = {"model_type": "smolvlm", "dtype": "bfloat16", "text_config": {"torch_dtype": "bfloat16", "num_layers": 2}}
+    hub_cache("model", "me/vlm", OLD, {"config.json": json.dumps(config)})
+    place(repository(OLD, repo_id="me/vlm"), tmp_path / "placed")
+    placed = json.loads((tmp_path / "placed" / "config.json").read_text())
+    assert placed == {"model_type": "smolvlm", "text_config": {"num_layers": 2}}
+    assert json.loads((fetch(repository(OLD, repo_id="me/vlm")) / "config.json").read_text()) == config
+
+
+def test_another_model_s_config_stays_as_it_is(hub_cache, tmp_path):
+    config = {"model_type": "vjepa2", "torch_dtype": "float32"}
+    hub_cache("model", "me/encoder", OLD, {"config.json": json.dumps(config)})
+    place(repository(OLD, repo_id="me/encoder"), tmp_path / "placed")
+    assert json.loads((tmp_path / "placed" / "config.json").read_text()) == config
 
 
 def test_what_is_not_in_the_cache_is_named_with_what_to_do(hub_cache, tmp_path):
