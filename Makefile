@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
-TIERS ?= unit dag e2e
+TIERS ?= unit dag e2e slurm
 # MuJoCo draws without a display; a spinning OpenMP thread would take the core of the job beside it.
 export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE

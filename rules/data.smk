@@ -14,8 +14,8 @@ if experiment.demonstrations.source == "simulate":
         conda:
             "../envs/pipeline.yaml"
         resources:
-            mem_mb=4000,
-            runtime=120,
+            mem_mb=growing(4000),
+            runtime=growing(120),
         params:
             spec=experiment.record_spec().model_dump_json(),
             source=source_code("scripts/record_demonstrations.py"),
@@ -37,8 +37,8 @@ if experiment.demonstrations.source == "simulate":
         conda:
             "../envs/pipeline.yaml"
         resources:
-            mem_mb=4000,
-            runtime=30,
+            mem_mb=growing(4000),
+            runtime=growing(30),
         params:
             source=source_code("scripts/aggregate_demonstrations.py"),
         message:

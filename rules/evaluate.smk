@@ -13,8 +13,8 @@ rule draw_init_states:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         spec=drawing_spec,
         block=block_range,
@@ -42,8 +42,8 @@ rule evaluate_policy:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         spec=rollout_spec,
         block=block_flags,
@@ -71,8 +71,8 @@ rule record_videos:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         spec=rollout_spec,
         flags=film_flags,
@@ -118,8 +118,8 @@ rule collect_attention:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         flags=f"--episodes {experiment.evaluation.episodes}",
         source=source_code("scripts/collect_attention.py"),

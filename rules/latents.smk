@@ -12,8 +12,8 @@ if experiment.encoder.source == "small":
         conda:
             "../envs/pipeline.yaml"
         resources:
-            mem_mb=4000,
-            runtime=30,
+            mem_mb=growing(4000),
+            runtime=growing(30),
         params:
             spec=experiment.encoder_spec().model_dump_json(),
             source=source_code("scripts/build_encoder.py"),
@@ -38,8 +38,8 @@ rule pretrain_encoder:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         flags=pretraining_flags,
         source=source_code("scripts/pretrain_encoder.py"),
@@ -61,8 +61,8 @@ rule replay_demonstrations:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         source=source_code("scripts/replay_demonstrations.py"),
     message:
@@ -84,8 +84,8 @@ rule probe_encoder:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         flags=probe_flags,
         source=source_code("scripts/probe_encoder.py"),
@@ -111,8 +111,8 @@ rule encode_latents:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         flags=encoding_flags,
         source=source_code("scripts/precompute_world_latents.py"),

@@ -10,8 +10,8 @@ rule check_simulating_node:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     params:
         flags=f"--device {experiment.device} --disk {experiment.disk_gb()}",
         simulation=experiment.simulation.model_dump_json(),
@@ -31,8 +31,8 @@ rule check_plain_node:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     params:
         flags=f"--device cpu --disk {experiment.disk_gb()}",
     message:

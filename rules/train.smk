@@ -12,8 +12,8 @@ if experiment.vlm.source == "small":
         conda:
             "../envs/pipeline.yaml"
         resources:
-            mem_mb=4000,
-            runtime=30,
+            mem_mb=growing(4000),
+            runtime=growing(30),
         params:
             spec=experiment.vlm.model_dump_json(),
             source=source_code("scripts/build_vlm.py"),
@@ -37,8 +37,8 @@ rule train_policy:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=6000,
-        runtime=600,
+        mem_mb=growing(6000),
+        runtime=growing(600),
         # How a training runs, not what it makes: resources, unlike params, rerun nothing.
         save_every=experiment.training.save_every,
         cache_frames=int(experiment.training.cache_frames),
@@ -91,8 +91,8 @@ rule measure_prophet:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         flags=f"--held_out {experiment.demonstrations.held_out_per_task}",
         source=source_code("scripts/measure_prophet.py"),
@@ -117,8 +117,8 @@ rule measure_attention:
     conda:
         "../envs/pipeline.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         flags=f"--actions {experiment.evaluation.n_action_steps} --device {experiment.device}",
         source=source_code("scripts/measure_attention.py"),

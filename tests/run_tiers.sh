@@ -3,6 +3,10 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+SMOKE=$(mktemp -d)  # one finished smoke experiment for all tiers
+export SMOKE
+trap 'rm -rf "$SMOKE"' EXIT
+
 summary=()
 status=0
 

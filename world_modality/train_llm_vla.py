@@ -28,6 +28,7 @@ import dataclasses
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -162,6 +163,8 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
     optimizer, scheduler = make_optimizer_and_scheduler(run, policy)
     averaged = Averaged(policy, options.ema_decay)
     step = _load_state(state, policy, averaged, optimizer, scheduler)
+    if step:
+        print(f"train {spec.option} seed {seed}: goes on after step {step}", file=sys.stderr, flush=True)
     precision = "bf16" if options.precision == "bf16" else "no"
     accelerator = Accelerator(cpu=spec.device == "cpu", mixed_precision=precision)  # `update_policy` computes under it
     # LeRobot's update fills in the last one wherever it sees a GPU, used or not.

@@ -12,8 +12,8 @@
 # * The configuration must lie in /etc/slurm: jobs that Snakemake submits have lost $SLURM_CONF. It lies there only while
 #   the cluster is up: Snakemake asks the controller for its settings whenever it starts with the SLURM plugin
 #   installed, whatever the executor, and for one that is named and does not answer it waits nine seconds.
-# * The node claims more CPUs than the machine has, so that several jobs run beside each other, and two GPUs, for which
-#   any two character devices will do: their number is all a job sees.
+# * The node claims more CPUs and memory than the machine has, so that what full-scale jobs ask for is to be had, and two
+#   GPUs, for which any two character devices will do: their number is all a job sees.
 # * There are no cgroups. Memory is sampled: a job dies some seconds after it outgrew its request, as FAILED, where a
 #   cluster with cgroups says OUT_OF_MEMORY.
 # * Processes are found by their group. By parentage (linuxproc), those whose batch shell died first would live on.
@@ -28,7 +28,7 @@ readonly etc=/etc/slurm state=/var/lib/slurm-loopback logs=/var/log/slurm-loopba
 readonly mark="# Written by tests/slurm/cluster.sh, which removes it again."
 readonly packages=(slurmctld slurmd slurmdbd slurm-client munge mariadb-server)
 readonly daemons=(munged mariadbd slurmdbd slurmctld slurmd)
-readonly cpus=8 memory_mb=$(($(awk '/^MemTotal/ { print $2 }' /proc/meminfo) / 1024))
+readonly cpus=32 memory_mb=512000
 
 say() { printf 'slurm: %s\n' "$*"; }
 fail() { printf 'slurm: error: %s\n' "$*" >&2; exit 1; }

@@ -1,0 +1,268 @@
+"""`snakemake --profile slurm` on a real cluster: the same decision as without it, and nothing lost on the way there."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from world_modality.lineage import verify
+
+REPOSITORY = Path(__file__).parents[2]
+SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
+ON_GPU = {
+    "check_simulating_node",
+    "encode_latents",
+    "train_policy",
+    "measure_attention",
+    "evaluate_policy",
+    "record_videos",
+}
+SHORT = {"training": {"steps": 600, "save_every": 10}}
+LONG = {"training": {"steps": 2500, "save_every": 10}}  # still at it when SLURM looks at time limits, every 30 seconds
+PATIENCE = 900  # seconds a run may take; the test fails where it takes longer
+
+
+class Run:
+    """A run of Snakemake with the profile, as it is typed in a clone, in a folder of its own."""
+
+    def __init__(self, cluster, environment, directory, *targets, overlay=None, options=()):
+        self.slurm, self.directory, self.log = cluster, directory, directory / "run.log"
+        self.results = directory / "results"
+        configs = [SMOKE]
+        if overlay:
+            configs.append(directory / "overlay.yaml")
+            configs[-1].write_text(yaml.safe_dump(overlay))
+        command = [Path(sys.executable).with_name("snakemake"), "--profile", "slurm", "--directory", directory]
+        command += ["--configfile", *configs, *options, "--", *targets]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+
+    def ends_well(self):
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-8000:]
+
+    def until(self, happened, what, within=180):
+        """The first truth that `happened` tells; fails, with what Snakemake said, where there is none in time."""
+        limit = time.monotonic() + within
+        while not (truth := happened()):
+            assert time.monotonic() < limit, f"not {what} within {within} s: {self.log.read_text()[-5000:]}"
+            time.sleep(0.2)
+        return truth
+
+    def queued(self, states="R"):
+        """Its jobs in the queue that are in one of these states: id by rule and wildcards."""
+        lines = [line.split("|") for line in self.slurm("squeue", "-h", "-t", states, "-o", "%Z|%k|%A").splitlines()]
+        return {comment: job for folder, comment, job in lines if folder == str(self.directory)}
+
+    def ended(self, rule):
+        """What accounting has of its jobs of a rule that have ended, in the order they were submitted."""
+        fields = "JobID,State,TimelimitRaw,ReqMem,Partition,ReqTRES,Comment,WorkDir"
+        lines = self.slurm("sacct", "-X", "-D", "-n", "-P", "-S", "now-3hours", "-o", fields).splitlines()
+        rows = [dict(zip(fields.split(","), line.split("|"), strict=True)) for line in lines]
+        return [r for r in rows if r["WorkDir"] == str(self.directory) and r["Comment"].startswith(f"rule_{rule}")]
+
+    def training(self, option):
+        """The job that trains an option, once it has saved another state."""
+        state = self.results / ".training" / option
+        before = newest_state(state)
+        self.until(lambda: newest_state(state) > before, f"a state of {option}")
+        return next(job for comment, job in self.queued().items() if f"train_policy_wildcards_{option}" in comment)
+
+    def is_at_work(self):
+        """Whether a program of its rules runs, on whatever node: all are on this machine."""
+        return any(
+            folder == str(self.directory) and "--output" in command
+            for folder, command in map(where_and_what, Path("/proc").glob("[0-9]*"))
+        )
+
+
+def where_and_what(process):
+    try:
+        return os.readlink(process / "cwd"), (process / "cmdline").read_text()
+    except OSError:
+        return "", ""
+
+
+def newest_state(folder):
+    return max((path.stat().st_mtime_ns for path in folder.rglob("state.pt")), default=0)
+
+
+@pytest.fixture(scope="module")
+def start(cluster, environment):
+    """start(FOLDER, *TARGETS, overlay=, options=) -> Run"""
+    runs = []
+
+    def start(directory, *targets, **how):
+        runs.append(Run(cluster, environment, directory.resolve(), *targets, **how))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.send_signal(signal.SIGINT)
+            run.process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def on_cluster(start, tmp_path_factory):
+    """The smoke experiment, made by the cluster from nothing."""
+    run = start(tmp_path_factory.mktemp("cluster"), "results/decision.txt")
+    run.ends_well()
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(smoke, tmp_path_factory):
+    """finished() -> a copy of a finished smoke experiment, to go on from."""
+
+    def copy():
+        return shutil.copytree(smoke, tmp_path_factory.mktemp("from") / "smoke", symlinks=True)
+
+    return copy
+
+
+# ---- the same decision ----------------------------------------------------------------------------------------------
+
+
+def test_the_decision_is_that_of_a_run_without_the_cluster(on_cluster, smoke):
+    for name in ("decision.txt", "decision.json", "ckpt_E2/manifest.json", "ckpt_A/manifest.json"):
+        assert (on_cluster.results / name).read_bytes() == (smoke / "results" / name).read_bytes(), name
+    blocks = sorted((smoke / "results/rollouts").rglob("*.jsonl"))
+    assert [(on_cluster.results / b.relative_to(smoke / "results")).read_bytes() for b in blocks] == [
+        block.read_bytes() for block in blocks
+    ]
+
+
+def test_every_job_ran_on_the_cluster_at_once_and_gpus_only_where_they_are_used(on_cluster):
+    jobs = on_cluster.ended("")
+    assert {job["State"] for job in jobs} == {"COMPLETED"}
+    rules = {job["Comment"].removeprefix("rule_").split("_wildcards_")[0]: job for job in jobs}
+    assert set(rules) >= ON_GPU - {"measure_attention"} | {"record_demonstrations", "draw_init_states", "build_vlm"}
+    assert {rule for rule, job in rules.items() if job["Partition"] == "gpu"} == set(rules) & ON_GPU
+    assert {rule for rule, job in rules.items() if "gres/gpu=1" in job["ReqTRES"]} == set(rules) & ON_GPU
+
+
+def test_jobs_get_the_processors_that_the_profile_asks_for(on_cluster):
+    """However few the submitting machine has."""
+    assert {"cpu=8" in job["ReqTRES"] for job in on_cluster.ended("train_policy")} == {True}
+
+
+def test_the_profile_s_own_experiment_is_the_full_one(environment, tmp_path):
+    command = [Path(sys.executable).with_name("snakemake"), "--profile", "slurm", "--directory", tmp_path]
+    command += ["--dry-run", "--", "results/decision.txt"]
+    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert "HuggingFaceVLA/libero@main is pinned to no commit; `snakemake fetch` pins it" in ended.stdout + ended.stderr
+
+
+def preflight(start, folder, mem_mb):
+    asked = [f"check_simulating_node:{what}" for what in ("slurm_partition=gpu", "gpu=1", f"mem_mb={mem_mb}")]
+    return start(folder, "preflight", options=["--retries", "0", "--set-resources", *asked])
+
+
+def test_preflight_passes_where_a_node_has_what_jobs_ask_for(start, tmp_path):
+    run = preflight(start, tmp_path, 4000)
+    run.ends_well()
+    assert "rendering: egl: two images" in run.log.read_text()
+
+
+def test_preflight_finds_a_node_that_claims_more_memory_than_it_has(start, tmp_path):
+    run = preflight(start, tmp_path, 500_000)
+    assert run.process.wait(PATIENCE) != 0
+    assert "WRONG  memory: " in run.log.read_text()
+    assert "500000 MiB are needed; raise mem_mb in slurm/config.yaml" in run.log.read_text()
+
+
+# ---- interrupted trainings ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def disturbed(start, finished, submit, cluster):
+    """Two trainings side by side, both preempted; then one that reaches its time limit as well."""
+    run = start(finished(), "results/ckpt_E0/seed_0", "results/ckpt_E2/seed_0", overlay=LONG)
+    jobs = {run.training(option) for option in ("E0", "E2")}
+    urgent = submit("true", "--partition=gpu", "--gres=gpu:2", "--qos=urgent")
+    assert urgent.until("COMPLETED", within=60) == "COMPLETED"
+    again = {run.training(option) for option in ("E0", "E2")}
+    assert again == jobs, "a preempted job has gone back to the queue under the number it had"
+    cluster("scontrol", "update", f"JobId={run.training('E0')}", "EndTime=now")  # limits are whole minutes
+    run.ends_well()
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(disturbed, finished, run_smoke):
+    """The same without a cluster."""
+    folder = finished()
+    (folder / "overlay.yaml").write_text(yaml.safe_dump(LONG))
+    run_smoke(
+        folder, "results/ckpt_E0/seed_0", "results/ckpt_E2/seed_0", options=["--configfile", folder / "overlay.yaml"]
+    )
+    return folder / "results"
+
+
+@pytest.mark.parametrize("option", ["E0", "E2"])
+def test_a_training_that_was_cut_off_ends_with_the_weights_of_an_undisturbed_one(disturbed, undisturbed, option):
+    checkpoint = Path(f"ckpt_{option}/seed_0/model.safetensors")
+    assert (disturbed.results / checkpoint).read_bytes() == (undisturbed / checkpoint).read_bytes()
+
+
+@pytest.mark.parametrize("option", ["E0", "E2"])
+def test_it_goes_on_where_it_was(disturbed, option):
+    assert "goes on after step" in (disturbed.directory / f"logs/train_policy/{option}_seed_0.log").read_text()
+
+
+def test_a_training_at_its_time_limit_is_submitted_again_with_more_time(disturbed):
+    limits = [(job["State"], int(job["TimelimitRaw"])) for job in disturbed.ended("train_policy_wildcards_E0")]
+    assert [state for state, _ in limits if state != "PREEMPTED"] == ["TIMEOUT", "COMPLETED"]
+    assert limits[-1][1] == 2 * 720
+
+
+# ---- whatever else happens to jobs ----------------------------------------------------------------------------------
+
+
+def test_a_job_that_ran_out_of_memory_is_submitted_again_with_more(start, finished):
+    options = ["--forcerun", "encode_latents", "--set-resources", "encode_latents:mem_mb=400*attempt**2"]
+    run = start(finished(), "results/latents_front.parquet", options=options)
+    run.ends_well()
+    jobs = run.ended("encode_latents")
+    assert jobs[0]["State"] in ("FAILED", "OUT_OF_MEMORY")
+    assert [job["ReqMem"] for job in jobs] == ["400M", "1600M", "3600M"][: len(jobs)]
+    assert jobs[-1]["State"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("calamity", ["its node goes down", "somebody cancels it"])
+def test_what_is_cut_off_leaves_nothing_half_written_and_is_made_after_all(start, finished, cluster, calamity):
+    run = start(finished(), "results/ckpt_E0/seed_0", overlay=SHORT)
+    job = run.training("E0")
+    if calamity == "somebody cancels it":
+        cluster("scancel", job)
+    else:
+        cluster("scontrol", "update", "NodeName=loopback", "State=down", "Reason=test")
+    try:
+        run.until(lambda: not run.is_at_work(), "at rest")
+        assert not (run.results / "ckpt_E0/seed_0").exists()
+        assert [problem for _, problems in verify(run.results) for problem in problems] == []
+    finally:
+        cluster("scontrol", "update", "NodeName=loopback", "State=resume")
+    run.ends_well()
+    assert (run.results / "ckpt_E0/seed_0/model.safetensors").exists()
+
+
+def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(start, finished):
+    folder = finished()
+    run = start(folder, "results/ckpt_E0/seed_0", "results/ckpt_E2/seed_0", overlay=SHORT)
+    jobs = {run.training(option) for option in ("E0", "E2")}
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.wait(PATIENCE) != 0
+    run.until(lambda: not run.queued("all"), "rid of its jobs")
+    run.until(lambda: not run.is_at_work(), "at rest")
+    assert {job["JobID"] for job in run.ended("train_policy") if job["State"].startswith("CANCELLED")} == jobs
+    assert [problem for _, problems in verify(run.results) for problem in problems] == []
+    again = start(folder, "results/ckpt_E0/seed_0", overlay=SHORT)
+    again.ends_well()
+    assert "goes on after step" in (folder / "logs/train_policy/E0_seed_0.log").read_text()
