@@ -9,7 +9,7 @@ from world_modality.files import read_json
 
 # Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated, and with the
 # library beside this file. The folder is no param: a repository that moves reruns nothing. $RUN_PIDS are the processes
-# a program dies with. One OpenMP thread each: Snakemake would have as many as the job has processors, which run
+# a program dies with. One thread of arithmetic each: Snakemake would have as many as the job has processors, which run
 # simulators and loaders, and sums would depend on them.
 #
 # Snakemake compares a job's params as a *set* of values without their names: params 64 and 4 that become 4 and 64 are
@@ -18,7 +18,7 @@ shell.prefix(
     f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     f" PYTHONPATH={shlex.quote(str(workflow.basedir))} SCRIPTS={shlex.quote(f'{workflow.basedir}/scripts')}"
     ' RUN_PIDS="$PPID $$"'
-    " OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; set -euo pipefail; "
+    " OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; set -euo pipefail; "
 )
 
 
