@@ -16,8 +16,9 @@ from world_modality.lineage import verify
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 ON_GPU = {"encode_latents", "train_policy", "evaluate_policy", "record_videos"}
+CHECKPOINTS = ("results/ckpt_E0/seed_0", "results/ckpt_E2/seed_0")
 SHORT = {"training": {"steps": 600, "save_every": 10}}
-LONG = {"training": {"steps": 2500, "save_every": 10}}  # still at it when SLURM looks at time limits, every 30 seconds
+LONG = {"training": {"steps": 1800, "save_every": 10}}  # still at it when SLURM looks at time limits, every 30 seconds
 PATIENCE = 900  # seconds a run may take; the test fails where it takes longer
 
 
@@ -176,7 +177,7 @@ def test_preflight_finds_a_node_that_claims_more_memory_than_it_has(start, tmp_p
 @pytest.fixture(scope="module")
 def disturbed(start, finished, submit, cluster):
     """Two trainings side by side, both preempted; then one that reaches its time limit as well."""
-    run = start(finished(), "results/ckpt_E0/seed_0", "results/ckpt_E2/seed_0", overlay=LONG)
+    run = start(finished(), *CHECKPOINTS, overlay=LONG)
     jobs = {run.training(option) for option in ("E0", "E2")}
     urgent = submit("true", "--partition=gpu", "--gres=gpu:2", "--qos=urgent")
     assert urgent.until("COMPLETED", within=60) == "COMPLETED"
@@ -191,10 +192,9 @@ def disturbed(start, finished, submit, cluster):
 def undisturbed(disturbed, finished, run_smoke):
     """The same without a cluster."""
     folder = finished()
-    (folder / "overlay.yaml").write_text(yaml.safe_dump(LONG))
-    run_smoke(
-        folder, "results/ckpt_E0/seed_0", "results/ckpt_E2/seed_0", options=["--configfile", folder / "overlay.yaml"]
-    )
+    overlay = folder / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump(LONG))
+    run_smoke(folder, *CHECKPOINTS, options=["--configfile", SMOKE, overlay])
     return folder / "results"
 
 
@@ -218,6 +218,13 @@ def test_a_training_at_its_time_limit_is_submitted_again_with_more_time(disturbe
 # ---- whatever else happens to jobs ----------------------------------------------------------------------------------
 
 
+def check_at_rest(run):
+    """None of its programs runs any more, and everything they left under a final name is whole."""
+    run.until(lambda: not run.is_at_work(), "at rest")
+    assert not (run.results / "ckpt_E0/seed_0").exists()
+    assert [problem for _, problems in verify(run.results) for problem in problems] == []
+
+
 def test_a_job_that_ran_out_of_memory_is_submitted_again_with_more(start, finished):
     options = ["--forcerun", "encode_latents", "--set-resources", "encode_latents:mem_mb=400*attempt**2"]
     run = start(finished(), "results/latents_front.parquet", options=options)
@@ -228,18 +235,22 @@ def test_a_job_that_ran_out_of_memory_is_submitted_again_with_more(start, finish
     assert jobs[-1]["State"] == "COMPLETED"
 
 
-@pytest.mark.parametrize("calamity", ["its node goes down", "somebody cancels it"])
-def test_what_is_cut_off_leaves_nothing_half_written_and_is_made_after_all(start, finished, cluster, calamity):
+def test_a_training_that_is_cancelled_saves_its_state_when_slurm_says_so(start, finished, cluster):
+    run = start(finished(), "results/ckpt_E0/seed_0", overlay={"training": {"steps": 600, "save_every": 10**6}})
+    log = run.directory / "logs/train_policy/E0_seed_0.log"
+    run.until(lambda: log.exists() and "/600  loss" in log.read_text(), "training")
+    cluster("scancel", *run.queued().values())
+    check_at_rest(run)
+    run.ends_well()
+    assert "goes on after step" in log.read_text()
+
+
+def test_a_node_that_goes_down_leaves_nothing_half_written_and_its_job_is_done_after_all(start, finished, cluster):
     run = start(finished(), "results/ckpt_E0/seed_0", overlay=SHORT)
-    job = run.training("E0")
-    if calamity == "somebody cancels it":
-        cluster("scancel", job)
-    else:
-        cluster("scontrol", "update", "NodeName=loopback", "State=down", "Reason=test")
+    run.training("E0")
+    cluster("scontrol", "update", "NodeName=loopback", "State=down", "Reason=test")
     try:
-        run.until(lambda: not run.is_at_work(), "at rest")
-        assert not (run.results / "ckpt_E0/seed_0").exists()
-        assert [problem for _, problems in verify(run.results) for problem in problems] == []
+        check_at_rest(run)
     finally:
         cluster("scontrol", "update", "NodeName=loopback", "State=resume")
     run.ends_well()
@@ -248,14 +259,13 @@ def test_what_is_cut_off_leaves_nothing_half_written_and_is_made_after_all(start
 
 def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(start, finished):
     folder = finished()
-    run = start(folder, "results/ckpt_E0/seed_0", "results/ckpt_E2/seed_0", overlay=SHORT)
+    run = start(folder, *CHECKPOINTS, overlay=SHORT)
     jobs = {run.training(option) for option in ("E0", "E2")}
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(PATIENCE) != 0
     run.until(lambda: not run.queued("all"), "rid of its jobs")
-    run.until(lambda: not run.is_at_work(), "at rest")
+    check_at_rest(run)
     assert {job["JobID"] for job in run.ended("train_policy") if job["State"].startswith("CANCELLED")} == jobs
-    assert [problem for _, problems in verify(run.results) for problem in problems] == []
     again = start(folder, "results/ckpt_E0/seed_0", overlay=SHORT)
     again.ends_well()
     assert "goes on after step" in (folder / "logs/train_policy/E0_seed_0.log").read_text()
