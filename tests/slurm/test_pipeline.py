@@ -263,7 +263,7 @@ def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(start, finished):
     jobs = {run.training(option) for option in ("E0", "E2")}
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(PATIENCE) != 0
-    run.until(lambda: not run.queued("all"), "rid of its jobs")
+    run.until(lambda: not run.queued("PD,R,CG"), "rid of its jobs")
     check_at_rest(run)
     assert {job["JobID"] for job in run.ended("train_policy") if job["State"].startswith("CANCELLED")} == jobs
     again = start(folder, "results/ckpt_E0/seed_0", overlay=SHORT)
