@@ -50,8 +50,7 @@ def _die_with(processes: list[Path]) -> None:
     """Kill this process once one of `processes` is gone."""
     while all(_lives(process) for process in processes):
         time.sleep(LOOK_EVERY)
-    with contextlib.suppress(BrokenPipeError):  # whoever read it may be gone with the run
-        sys.stderr.write("the run that started this program is gone; so is it\n")
+    _say_last("the run that started this program is gone; so is it")
     if callable(signal.getsignal(signal.SIGTERM)):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(SAVE_WITHIN)
@@ -89,9 +88,16 @@ def stop_requests() -> Iterator[list[signal.Signals]]:
 
 def stop(request: signal.Signals, message: str) -> NoReturn:
     """End the process as asked, with the status that a shell gives to a process the signal has killed."""
-    with contextlib.suppress(BrokenPipeError):  # a signal to the whole job has ended whoever read it
-        print(f"stopped by {request.name} {message}", file=sys.stderr)
+    _say_last(f"stopped by {request.name} {message}")
     sys.exit(128 + request)
+
+
+def _say_last(text: str) -> None:
+    """Print to stderr, unless whoever read it is gone: with the run, or by a signal to the whole job."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:  # what is left to be flushed would become the exit status 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------
