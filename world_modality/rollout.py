@@ -51,6 +51,7 @@ from world_modality.simulation import (
 from world_modality.specs import RolloutSpec
 from world_modality.stages import PickupTracker
 
+FILMED_EVERY = 2  # control steps: drawing the frames of a video takes longer than all else in its episode
 CHECKPOINT_FILES = (
     "config.json",
     "model.safetensors",
@@ -205,7 +206,7 @@ def roll_out(
     watch: Callable[[], None] | None = None,
     attention: AttentionRecorder | None = None,
 ) -> Episode:
-    """Run one episode to success or the horizon. `watch` is called on every control step (videos)."""
+    """Run one episode to success or the horizon. `watch` is called on every `FILMED_EVERY`th step (videos)."""
     protocol, task = pilot.spec.protocol, simulation.task_description
     seed = env_seed(simulation.task_id, init_state_id)
     noise = partial(noise_seed, simulation.task_id, init_state_id, stream=pilot.spec.noise_stream)
@@ -224,7 +225,7 @@ def roll_out(
         step += 1
         if tracker is not None:
             tracker.update(simulation.pickup_state())
-        if watch is not None:
+        if watch is not None and step % FILMED_EVERY == 0:
             watch()
     if attention is not None:
         attention.end_episode(init_state_id, step)
@@ -278,4 +279,4 @@ def record_videos(
             )
             if again != episode:
                 raise RuntimeError(f"{spec.option}, task {task_id}: filmed {again}, but evaluated {episode}")
-            imageio.mimwrite(temporary / name, frames, fps=CONTROL_FREQUENCY, macro_block_size=1)
+            imageio.mimwrite(temporary / name, frames, fps=CONTROL_FREQUENCY / FILMED_EVERY, macro_block_size=1)

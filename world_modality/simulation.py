@@ -64,9 +64,11 @@ ACTION_DIM = 7
 STATE_DIM = 8
 SETTLE_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], dtype=np.float64)  # hold still, gripper open
 CAMERA_NAMES: dict[Camera, str] = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
+STATE_NAMES = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")  # robosuite's names of what is observed
 LEFT_FINGER, RIGHT_FINGER, OBJECT = 1, 2, 4  # what a geom is to a pickup; all others are 0
 GLContext = importlib.import_module(f"mujoco.{os.environ['MUJOCO_GL']}").GLContext
 MAX_IMAGE_SIZE = 1024  # [px]
+HIDDEN_GROUP = 5  # of geoms: MuJoCo draws groups 0 to 2
 MESH_CELL = 0.006  # half a pixel of the front camera, at 64 pixels; a pixel of the wrist camera, near the table [m]
 PICKLED_TYPES = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
 
@@ -148,6 +150,8 @@ class LiberoSimulation:
         self.init_state: np.ndarray | None = None
         self._closing = False
         gc.freeze()  # at every reset robosuite looks for garbage, in all that was ever imported
+        for unused in self._libero.env.observation_names - set(STATE_NAMES):
+            self._libero.env.modify_observable(unused, "enabled", False)
         self._libero.env.add_observable(Observable("cameras", self._camera_sensor(), sampling_rate=CONTROL_FREQUENCY))
 
     def reset(self, seed: int, init_state: np.ndarray | None = None, cameras: Collection[Camera] = ()) -> Observation:
@@ -306,8 +310,8 @@ class LiberoSimulation:
         return self._renderer.draw(sim.model._model, sim.data._data, CAMERA_NAMES[camera], size)
 
     def _observation(self, raw: dict) -> Observation:
-        eef = {"pos": raw["robot0_eef_pos"], "quat": raw["robot0_eef_quat"]}
-        nested = {"eef": _batched(eef), "gripper": _batched({"qpos": raw["robot0_gripper_qpos"]})}
+        position, rotation, fingers = (raw[name] for name in STATE_NAMES)
+        nested = {"eef": _batched({"pos": position, "quat": rotation}), "gripper": _batched({"qpos": fingers})}
         state = self._robot_state.observation({"observation.robot_state": nested})["observation.state"]
         return Observation(state=state[0].numpy(), images=dict(self._images))
 
@@ -338,8 +342,12 @@ class _Renderer:
         """Draw what `camera` sees: (size, size, 3) uint8, rotated by 180 degrees from OpenGL's order."""
         self._gl.make_current()
         self._camera.fixedcamid = model.camera(camera).id
+        groups = model.geom_group.copy()
+        if self._fast:  # else they might be seen in a reflection
+            model.geom_group[_out_of_view(model, data, self._camera.fixedcamid)] = HIDDEN_GROUP
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(model, data, self._options, mujoco.MjvPerturb(), self._camera, everything, self._scene)
+        model.geom_group[:] = groups
         viewport = mujoco.MjrRect(0, 0, size, size)
         mujoco.mjr_render(viewport, self._scene, self._context)
         pixels = np.empty((size, size, 3), np.uint8)
@@ -349,6 +357,14 @@ class _Renderer:
     def close(self) -> None:
         self._context.free()
         self._gl.free()
+
+
+def _out_of_view(model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> np.ndarray:
+    """Which geoms a square image cannot show: (geoms,) bool. OpenGL would find out face by face."""
+    seen = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)  # it looks along -z
+    angle = np.deg2rad(model.cam_fovy[camera]) / 2
+    beyond = np.abs(seen[:, :2]).max(axis=1) * np.cos(angle) + seen[:, 2] * np.sin(angle)  # the nearest side's plane
+    return (np.maximum(beyond, seen[:, 2]) > model.geom_rbound) & (model.geom_rbound > 0)  # a plane has no bound
 
 
 def _with_fewer_faces(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -383,7 +399,8 @@ def _widen_regions(problem: dict, objects: Collection[str], spread: float) -> No
     LIBERO's placement still draws again where two objects would touch. An object that does not begin on the table (in
     a drawer, on another object) stays where it is.
     """
-    regions = {where for relation, what, where in problem["initial_state"] if relation == "on" and what in objects}
+    places = [predicate for predicate in problem["initial_state"] if len(predicate) == 3]  # others: (open, drawer)
+    regions = {where for relation, what, where in places if relation == "on" and what in objects}
     for region in regions & set(problem["regions"]):
         region = problem["regions"][region]
         region["ranges"] = [(x0 - spread, y0 - spread, x1 + spread, y1 + spread) for x0, y0, x1, y1 in region["ranges"]]

@@ -204,6 +204,32 @@ def test_a_spread_lets_bowl_and_plate_begin_anywhere_in_a_wider_region():
     assert (extents["cookies_1_main"] < 0.03).all()
 
 
+def test_a_spread_widens_a_task_that_opens_a_drawer_first():
+    with LiberoSimulation(SPEC.model_copy(update={"spread": 0.05}), 4) as drawer:
+        drawer.reset(0)
+        assert not drawer.is_solved()
+
+
+def test_leaving_out_what_is_out_of_view_changes_no_pixel(monkeypatch):
+    left_out = []
+
+    def spied(*scene):
+        left_out.append(out_of_view(*scene))
+        return left_out[-1]
+
+    out_of_view = sim_module._out_of_view
+    with LiberoSimulation(SPEC, 0) as simulation:
+        simulation.reset(0)
+        for _ in range(5):
+            simulation.step(np.array([0.5, 0.3, -0.5, 0.2, 0.1, 0.3, 1]))
+            monkeypatch.setattr(sim_module, "_out_of_view", spied)
+            without = [simulation.render(camera, 64) for camera in ("front", "wrist")]
+            monkeypatch.setattr(sim_module, "_out_of_view", lambda model, *_: np.zeros(model.ngeom, bool))
+            whole = [simulation.render(camera, 64) for camera in ("front", "wrist")]
+            assert all(np.array_equal(*pair) for pair in zip(without, whole, strict=True))
+    assert all(geoms.any() for geoms in left_out[1::2])
+
+
 def test_benchmark_states_are_fifty_distinct_ones(init_states):
     assert init_states.shape == (50, 92)
     assert len({init_state_sha256(state) for state in init_states}) == 50
