@@ -225,7 +225,7 @@ def roll_out(
         step += 1
         if tracker is not None:
             tracker.update(simulation.pickup_state())
-        if watch is not None and step % FILMED_EVERY == 0:
+        if watch is not None and step % FILMED_EVERY == 1:
             watch()
     if attention is not None:
         attention.end_episode(init_state_id, step)
