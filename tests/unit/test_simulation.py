@@ -21,6 +21,7 @@ from world_modality.simulation import (
 
 SPEC = Simulation(suite="libero_spatial", camera_size=64, render="fast", spread=0, settle_steps=2)
 BOTH = ("front", "wrist")
+DOWN = np.array([0, 0, -1, 0, 0, 0, 1], np.float32)
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (6, 7)).astype(np.float32)
 
 
@@ -76,13 +77,21 @@ def test_an_episode_is_the_one_lerobots_own_environment_runs(init_states):
     )
     raw, _ = reference.reset(seed=7)
     with LiberoSimulation(SPEC.model_copy(update={"render": "stock"}), 0) as simulation:
+        simulation.reset(8)  # another episode's fixtures are not this one's
         ours = simulation.reset(7, init_states[3], BOTH)
         assert_equal_observations(ours, raw)
-        for action in ACTIONS:
+        in_the_air = contacts(simulation)
+        for action in [*ACTIONS, *[DOWN] * 30]:
             raw, *_ = reference.step(action)
             ours, _ = simulation.step(action, BOTH)
         assert_equal_observations(ours, raw)
+        np.testing.assert_array_equal(simulation.sim_state(), reference._env.get_sim_state())
+        assert contacts(simulation) != in_the_air  # what is stiff shows the smallest difference
     reference.close()
+
+
+def contacts(simulation) -> int:
+    return simulation._libero.sim.data.ncon
 
 
 def assert_equal_observations(ours, raw):
