@@ -20,7 +20,9 @@ tier() {  # NAME COMMAND...
 
 tier lint make lint
 for name in "$@"; do
-  tier "$name" python -m pytest "tests/$name" --durations=5
+  workers=()
+  case $name in unit | dag) workers=(--numprocesses 2 --dist worksteal) ;; esac  # the others share a folder, a cluster
+  tier "$name" python -m pytest "tests/$name" --durations=5 "${workers[@]}"
 done
 
 printf '\n==== tiers\n'
