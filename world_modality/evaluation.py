@@ -54,6 +54,11 @@ def noise_seed(task_id: int, init_state_id: int, chunk: int = 0, stream: int = 0
     return _seed("noise", task_id, init_state_id, chunk, *([stream] if stream else []))
 
 
+def memory_seed(task_id: int, init_state_id: int, chunk: int) -> int:
+    """Seed of what is random in one chunk's memory; 31 bits. A stream of its own: the flow noise's would repeat it."""
+    return _seed("memory", task_id, init_state_id, chunk)
+
+
 def init_state_seed(task_id: int, init_state_id: int, draw: int) -> int:
     """Seed of the reset that an initial state is drawn by; above all seeds of demonstrations."""
     return EVALUATION_SEEDS + _seed("init state", task_id, init_state_id, draw)

@@ -38,6 +38,7 @@ from world_modality.evaluation import (
     env_seed,
     episode_of,
     filmed_episodes,
+    memory_seed,
     noise_seed,
     read_rows,
 )
@@ -145,15 +146,16 @@ class Pilot:
         self.policy.observe_world(self._batch(observation, task))
 
     @torch.no_grad()
-    def act(self, observation: Observation, task: str, seed: int) -> np.ndarray:
+    def act(self, observation: Observation, task: str, seed: int, memory_seed: int) -> np.ndarray:
         """The actions to execute until the next chunk, (n_action_steps, 7) float32.
 
         Args:
-            seed: of the chunk's flow noise and, where it is random, of its memory.
+            seed: of the chunk's flow noise.
+            memory_seed: of what is random in the memory that the policy attends to.
         """
         config = self.policy.config
         if isinstance(config, SmolVLAWorldConfig):
-            self.policy.draw.manual_seed(seed)
+            self.policy.draw.manual_seed(memory_seed)
         shape = (1, config.chunk_size, config.max_action_dim)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(config.device)
         actions = self.policy.predict_action_chunk(self._batch(observation, task), noise=noise)  # (1, chunk, 7)
@@ -218,7 +220,9 @@ def roll_out(
         chunk, within = divmod(step, protocol.n_action_steps)
         if within == 0:
             with attention.chunk(step) if attention else nullcontext():
-                actions = pilot.act(observation, task, noise(chunk))
+                actions = pilot.act(
+                    observation, task, noise(chunk), memory_seed(simulation.task_id, init_state_id, chunk)
+                )
         elif pilot.cameras_at(step):
             pilot.observe(observation, task)
         observation, success = simulation.step(actions[within], pilot.cameras_at(step + 1))

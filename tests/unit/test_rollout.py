@@ -9,7 +9,7 @@ import torch
 from world_modality import blocks
 from world_modality.blocks import evaluate_block
 from world_modality.errors import InputError
-from world_modality.evaluation import noise_seed
+from world_modality.evaluation import env_seed, memory_seed, noise_seed
 from world_modality.rollout import Pilot, roll_out
 from world_modality.simulation import Observation, PickupState
 from world_modality.train_llm_vla import TrainInputs, train
@@ -137,6 +137,33 @@ def test_every_chunk_gets_the_noise_of_its_own_seed(experiment, checkpoints, mon
     for chunk, noise in enumerate(drawn):
         generator = torch.Generator().manual_seed(noise_seed(0, 3, chunk))
         assert torch.equal(noise, torch.randn(noise.shape, generator=generator))
+
+
+def test_a_random_memory_shares_no_value_with_the_flow_noise(experiment, checkpoints, monkeypatch):
+    """One seed for both would make the memory begin with the very noise that the actions are denoised from."""
+    driver, noises, memories = pilot(experiment, checkpoints, "E2", 2, horizon=6), [], []
+    driver.policy.config.world_memory = "random"
+    predict, attend = driver.policy.predict_action_chunk, driver.policy.memory_from
+    monkeypatch.setattr(
+        driver.policy, "predict_action_chunk", lambda b, noise: noises.append(noise) or predict(b, noise)
+    )
+
+    def remember(sources):
+        memories.append(attend(sources))
+        return memories[-1]
+
+    monkeypatch.setattr(driver.policy, "memory_from", remember)
+    play(driver, Scene())
+    drawn = [values.flatten().tolist() for values in [*noises, *memories]]
+    assert len(drawn) == 6
+    assert sum(map(len, drawn)) == len({value for values in drawn for value in values})
+
+
+def test_no_two_streams_of_an_episode_have_one_seed():
+    chunks = range(28)
+    streams = [noise_seed(0, 3, chunk, stream) for chunk in chunks for stream in (0, 1)]
+    streams += [memory_seed(0, 3, chunk) for chunk in chunks] + [env_seed(0, 3)]
+    assert len(set(streams)) == len(streams)
 
 
 def test_an_episode_ends_at_success(experiment, checkpoints):
