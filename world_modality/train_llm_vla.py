@@ -36,7 +36,6 @@ from accelerate import Accelerator
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.optim.factory import make_optimizer_and_scheduler
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.scripts.lerobot_train import update_policy
 from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
@@ -160,7 +159,7 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
     Asked to stop (SIGTERM, SIGUSR1), it saves the state after the update under way and ends the process.
     """
     options = spec.training
-    optimizer, scheduler = make_optimizer_and_scheduler(run, policy)
+    optimizer, scheduler = _fused_adamw(run, policy)
     averaged = Averaged(policy, options.ema_decay)
     step = _load_state(state, policy, averaged, optimizer, scheduler)
     if step:
@@ -190,6 +189,17 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
                 program.stop(asked[0], f"after step {step}: state saved; the same command goes on from it")
             progress.update(step, f"loss {tracker.loss.val:.3f}")
     averaged.write_to_policy()
+
+
+def _fused_adamw(run: TrainPipelineConfig, policy):
+    """The optimizer and scheduler that LeRobot would build, but for AdamW's one kernel for all weights.
+
+    On a CPU its updates take a fifth of the time. They round otherwise, so the weights are not those of the other kernel.
+    """
+    settings = dataclasses.asdict(run.optimizer)
+    del settings["grad_clip_norm"]  # of the update, not of the optimizer
+    optimizer = torch.optim.AdamW(policy.get_optim_params(), **settings, fused=True)
+    return optimizer, run.scheduler.build(optimizer, run.steps)
 
 
 def _save_state(path: Path, step, policy, averaged, optimizer, scheduler) -> None:
