@@ -323,7 +323,7 @@ def test_a_checkpoint_keeps_the_units_of_the_published_policy(published, folder,
     torch.testing.assert_close(batch["observation.state"], torch.full((1, 8), 2.0))
     torch.testing.assert_close(it.postprocessor(torch.ones(1, 7)), torch.full((1, 7), MEAN + STD))
     assert (batch[FRONT].max() == 0) == (option == "S0")
-    assert it.act(observation(), "pick up the bowl", seed=0).shape == (2, 7)
+    assert it.act(observation(), "pick up the bowl", seed=0, memory_seed=1).shape == (2, 7)
     saved = (tmp_path / option / "policy_preprocessor.json").read_text()
     assert str(folder / "vlm") in saved
     assert ELSEWHERE not in saved
@@ -334,7 +334,7 @@ def test_empty_cameras_are_nobodys_to_provide(experiment, folder, copy, pilot):
     policy = pilot(copy, "E2")
     assert "observation.images.empty_camera_0" in policy.policy.config.image_features
     assert policy.cameras_at(0) == ["front", "wrist"]
-    assert np.isfinite(policy.act(observation(), "pick up the bowl", seed=0)).all()
+    assert np.isfinite(policy.act(observation(), "pick up the bowl", seed=0, memory_seed=1)).all()
 
 
 def test_a_checkpoint_says_which_policy_it_started_from(experiment, folder, published, tmp_path, monkeypatch):
