@@ -284,6 +284,13 @@ def flipped(path, position):
     return path
 
 
+def with_a_flipped_latent(path):
+    """A table of latents, one bit of its first row group's turned over."""
+    size = path.stat().st_size
+    latents = pq.read_metadata(path).row_group(0).column(3)
+    return flipped(path, size - latents.data_page_offset - latents.total_compressed_size + 8)
+
+
 def truncated_dataset(desk):
     copy = copied(desk, desk.folder / "dataset")
     truncated(next((copy / "data").rglob("*.parquet")))
@@ -490,7 +497,7 @@ TRAIN_CASES = {
         "spoiled_front.parquet: truncated or damaged Parquet (",
     ),
     "a bit of the latents flipped": (
-        {"latents": lambda d: [f"front={flipped(copied(d, d.made / 'front.parquet'), 6000)}"]},
+        {"latents": lambda d: [f"front={with_a_flipped_latent(copied(d, d.made / 'front.parquet'))}"]},
         "spoiled_front.parquet: truncated or damaged Parquet (could not verify page integrity",
     ),
 }
