@@ -8,8 +8,9 @@ Reads the simulator, writes nothing. The resets are the seeds from `--seed` on, 
 import argparse
 
 from world_modality.expert import SUITE, solve
-from world_modality.sections import LIBERO_SUITE_SIZES, Simulation
+from world_modality.sections import Simulation
 from world_modality.simulation import LiberoSimulation
+from world_modality.suites import SUITE_SIZES
 
 
 def steps_to_success(simulation: LiberoSimulation, seed: int) -> int | None:
@@ -20,7 +21,7 @@ def steps_to_success(simulation: LiberoSimulation, seed: int) -> int | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, nargs="+", default=list(range(LIBERO_SUITE_SIZES[SUITE])))
+    parser.add_argument("--tasks", type=int, nargs="+", default=list(range(SUITE_SIZES[SUITE])))
     parser.add_argument("--resets", type=int, default=20, help="seeded resets per task")
     parser.add_argument("--seed", type=int, default=1000, help="first reset seed")
     parser.add_argument("--spread", type=float, default=0.0, help="how much wider bowl and plate may begin [m]")

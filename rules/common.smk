@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from world_modality import branches
 from world_modality.files import read_json
 
 # Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated, and with the
@@ -222,7 +223,7 @@ def evaluations(options, tasks):
 
 
 def judged_options():
-    return experiment.judge_spec().judged
+    return branches.judged_options(experiment.judge_spec())
 
 
 def pickup_evaluations(wildcards):

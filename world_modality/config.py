@@ -13,10 +13,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from world_modality.branches import wanted_options
 from world_modality.plan import choose
 from world_modality.sections import (
-    INIT_STATES_PER_TASK,
-    LIBERO_SUITE_SIZES,
     Branch,
     Budget,
     Camera,
@@ -38,6 +37,7 @@ from world_modality.sections import (
     OptionNames,
     OptionRow,
     Policy,
+    PolicyCosts,
     Repository,
     Scale,
     Section,
@@ -64,10 +64,12 @@ from world_modality.specs import (
     Stage,
     TrainSpec,
 )
+from world_modality.suites import INIT_STATES_PER_TASK, SUITE_SIZES
 
 REPOSITORY = Path(__file__).parent.parent
 COSTS = REPOSITORY / "experiments" / "costs.yaml"
 COMMITS = REPOSITORY / "experiments" / "commits.yaml"
+POLICY_KINDS = tuple(PolicyCosts.model_fields)  # by the number of cameras of its world modality
 DEFAULT_CONFIG = (REPOSITORY / "config.yaml", COSTS, COMMITS)  # as the Snakefile reads them
 # What is taken of a repository of each section, and what it is to the hub.
 HUB_FILES: dict[str, tuple[Literal["dataset", "model"], tuple[str, ...]]] = {
@@ -199,7 +201,7 @@ class Experiment(Section):
 
     def check_task(self, task: int) -> None:
         """Raise ConfigError where the suite has no such task."""
-        size = LIBERO_SUITE_SIZES[self.simulation.suite]
+        size = SUITE_SIZES[self.simulation.suite]
         if task >= size:
             raise ConfigError(f"{self.simulation.suite} has tasks 0 to {size - 1}, not {task}")
 
@@ -226,7 +228,7 @@ class Experiment(Section):
     def scheduled(self, branch: Branch) -> tuple[str, ...]:
         """Options beside those in `run` that the plan chooses in a branch of the tree, in order of preference."""
         spec = self.judge_spec()
-        return choose(spec.plan, tuple(spec.wanted(branch)))
+        return choose(spec.plan, tuple(wanted_options(spec, branch)))
 
     def encoder_folder(self) -> str:
         """The encoder behind all latents: as it was built, or pretrained on the demonstrations."""
@@ -377,18 +379,19 @@ class Experiment(Section):
 
     def _stages(self, name: str, made: Collection[str] = ()) -> Iterator[Stage]:
         """What one option goes through, in order; what is `made` is not waited for."""
-        source, cameras, costs = self.checkpoint_option(name), self.latent_cameras(name), self.costs
+        source, costs = self.checkpoint_option(name), self.costs
+        kind = POLICY_KINDS[len(self.latent_cameras(name))]
         tables = {f"latents_{table}": camera for camera, table in self.latent_tables(name).items()}
         latents = tuple(table for table in tables if table not in made)
         for table, camera in tables.items():
             yield Stage(name=table, kind="latents", hours=getattr(costs.latents, camera), after=())
         for seed in self.training.seeds:
             checkpoint = f"ckpt_{source}/seed_{seed}"
-            yield Stage(name=checkpoint, kind="train", hours=costs.train.of(len(cameras)), after=latents)
+            yield Stage(name=checkpoint, kind="train", hours=getattr(costs.train, kind), after=latents)
         for seed in self.training.seeds:
             checkpoint = f"ckpt_{source}/seed_{seed}"
             after = () if checkpoint in made else (checkpoint,)
-            hours = costs.evaluate.of(len(cameras))
+            hours = getattr(costs.evaluate, kind)
             yield Stage(name=f"eval_{name}/seed_{seed}", kind="evaluate", hours=hours, after=after)
 
     def decision_spec(self) -> DecisionSpec:

@@ -11,12 +11,11 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from world_modality.config import Experiment
+from world_modality.config import POLICY_KINDS, Experiment
 from world_modality.errors import InputError
 from world_modality.sections import Costs
 
 SAME = 0.1  # a cost that moved by less than this part of itself stays as it stands: a rerun's noise rewrites nothing
-CAMERAS = ("none", "one", "both")
 RULES = {
     "latents": "encode_latents, once for all options and seeds",
     "train": "train_policy, an option and a seed, by the cameras of its world modality",
@@ -36,11 +35,11 @@ def measure(experiment: Experiment, folder: Path) -> Measured:
     """
     measured: Measured = {
         "latents": {camera: _hours([[folder / "encode_latents" / f"{camera}.tsv"]]) for camera in ("front", "wrist")},
-        "train": {kind: [] for kind in CAMERAS},
-        "evaluate": {kind: [] for kind in CAMERAS},
+        "train": {kind: [] for kind in POLICY_KINDS},
+        "evaluate": {kind: [] for kind in POLICY_KINDS},
     }
     for name, option in experiment.options.items():
-        kind = CAMERAS[len(experiment.latent_cameras(name))]
+        kind = POLICY_KINDS[len(experiment.latent_cameras(name))]
         if not option.checkpoint_of:
             measured["train"][kind] += _hours(_trainings(experiment, name, folder))
         seeds = len(experiment.training.seeds)

@@ -27,6 +27,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from world_modality.branches import judged_options, wanted_options
 from world_modality.comparison import (
     ComparisonError,
     Evaluation,
@@ -174,16 +175,16 @@ def judge_pickup(evaluations: Sequence[Evaluation], spec: JudgeSpec) -> Pickup:
     """Choose the branch, and say which options run next.
 
     Args:
-        evaluations: exactly those of every option in `spec.judged` on every pickup task.
+        evaluations: exactly those of all `judged_options` on every pickup task.
 
     Raises:
         ComparisonError: one is missing, not asked for, or not comparable.
     """
-    decision = spec.decision
-    check_complete(evaluations, spec.judged, decision.pickup_tasks)
+    decision, judged = spec.decision, judged_options(spec)
+    check_complete(evaluations, judged, decision.pickup_tasks)
     _check_spec(evaluations, spec)
     check_comparable(evaluations, decision.baseline)
-    options = {name: _count(evaluations, name) for name in spec.judged}
+    options = {name: _count(evaluations, name) for name in judged}
     helps = options[decision.world].pooled.successes >= options[decision.baseline].pooled.successes
     branch: Branch = "success" if helps else "wrist"
     return Pickup(
@@ -191,13 +192,13 @@ def judge_pickup(evaluations: Sequence[Evaluation], spec: JudgeSpec) -> Pickup:
         world=decision.world,
         options=options,
         branch=branch,
-        scheduled=list(choose(spec.plan, tuple(spec.wanted(branch)))),
+        scheduled=list(choose(spec.plan, tuple(wanted_options(spec, branch)))),
     )
 
 
 def plan_branch(branch: Branch, spec: JudgeSpec) -> Plan:
     """Which of the options that a branch asks for are run, as `Pickup.scheduled` says, and when."""
-    return make_plan(spec.plan, spec.wanted(branch))
+    return make_plan(spec.plan, wanted_options(spec, branch))
 
 
 def _count(evaluations: Iterable[Evaluation], option: str, tasks: Iterable[int] | None = None) -> OptionCounts:
@@ -301,7 +302,8 @@ def choose_token(pooled: dict[str, Counts], decision: Decision) -> Token:
 
 def _check_pickup(pickup: Pickup, evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
     """All of it must follow from the evaluations, the tree and the budget."""
-    seen = [e for e in evaluations if e.option in spec.judged and e.task.id in spec.decision.pickup_tasks]
+    options, tasks = judged_options(spec), spec.decision.pickup_tasks
+    seen = [e for e in evaluations if e.option in options and e.task.id in tasks]
     judged = judge_pickup(seen, spec)
     for field in ("baseline", "world", "branch", "options"):
         if getattr(pickup, field) != getattr(judged, field):

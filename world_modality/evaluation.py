@@ -1,4 +1,4 @@
-"""Evaluations: episodes, their seeds, the blocks they are rolled out in, and the file that joins them.
+"""Evaluations: episodes, the blocks they are rolled out in, and the file that joins them.
 
 Light (no torch): the decision reads evaluations without loading a simulator or a policy.
 """
@@ -6,15 +6,15 @@ Light (no torch): the decision reads evaluations without loading a simulator or 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
 from world_modality.errors import InputError
 from world_modality.files import read_json, read_json_lines, text_sha256, write_json
-from world_modality.sections import EVALUATION_SEEDS, LIBERO_SUITE_SIZES
+from world_modality.seeds import env_seed, noise_seed
 from world_modality.specs import EvaluationSpec, RolloutSpec
+from world_modality.suites import SUITE_SIZES
 
 Stage = Literal["approached", "touched", "grasped", "lifted", "carried", "placed"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # in their order
@@ -42,30 +42,6 @@ class Episode:
     success: bool
     steps: int
     pickup: Pickup | None = dataclasses.field(hash=False)  # None: the task does not place one object somewhere
-
-
-def env_seed(task_id: int, init_state_id: int) -> int:
-    """Seed of the simulator's reset (fixtures are drawn from it); 31 bits."""
-    return _seed("env", task_id, init_state_id)
-
-
-def noise_seed(task_id: int, init_state_id: int, chunk: int = 0, stream: int = 0) -> int:
-    """Seed of one chunk's flow noise; 31 bits. An episode records its first chunk's."""
-    return _seed("noise", task_id, init_state_id, chunk, *([stream] if stream else []))
-
-
-def memory_seed(task_id: int, init_state_id: int, chunk: int) -> int:
-    """Seed of what is random in one chunk's memory; 31 bits. A stream of its own: the flow noise's would repeat it."""
-    return _seed("memory", task_id, init_state_id, chunk)
-
-
-def init_state_seed(task_id: int, init_state_id: int, draw: int) -> int:
-    """Seed of the reset that an initial state is drawn by; above all seeds of demonstrations."""
-    return EVALUATION_SEEDS + _seed("init state", task_id, init_state_id, draw)
-
-
-def _seed(*parts: str | int) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big") >> 1
 
 
 # ---- blocks ---------------------------------------------------------------------------------------------------------
@@ -126,7 +102,7 @@ def collect_evaluation(
     film = {episode: str(videos / name) for name, episode in filmed_episodes(episodes).items()}
     protocol = rollout.protocol
     evaluation = {
-        "suite_tasks": LIBERO_SUITE_SIZES[protocol.simulation.suite],
+        "suite_tasks": SUITE_SIZES[protocol.simulation.suite],
         "task": {"id": task_id, "description": rows[0]["instruction"]},
         "protocol": protocol.model_dump(mode="json") | {"versions": rows[0]["versions"]},
         "rollout": {

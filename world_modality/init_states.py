@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from world_modality.errors import InputError
-from world_modality.evaluation import env_seed, init_state_seed
 from world_modality.expert import solve
 from world_modality.files import atomic_path
 from world_modality.progress import Progress
 from world_modality.records import PARQUET_OPTIONS
 from world_modality.sections import Simulation
+from world_modality.seeds import env_seed, init_state_seed
 from world_modality.simulation import LiberoSimulation, benchmark_init_states, init_state_sha256
 from world_modality.specs import InitStatesSpec
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
 
 import pulp
@@ -94,7 +94,7 @@ def make_plan(spec: PlanSpec, wanted: Sequence[str]) -> Plan:
     """Choose among the wanted options, the preferred ones first, and schedule what the chosen ones need."""
     wanted = tuple(wanted)
     chosen, more = choose(spec, wanted), choose(_with_one_more_hour(spec), wanted)
-    stages = spec.stages_of(chosen)
+    stages = stages_of(spec, chosen)
     planned, makespan, bound = schedule(stages, spec.gpus)
     return Plan(
         gpu_hours=spec.gpu_hours,
@@ -118,9 +118,17 @@ def _with_one_more_hour(spec: PlanSpec) -> PlanSpec:
     return spec.model_copy(update={"gpu_hours": hours})
 
 
+def stages_of(spec: PlanSpec, options: Collection[str]) -> list[Stage]:
+    """All stages that some options need, each once."""
+    needed = {name for c in spec.candidates if c.name in options for name in c.ends}
+    for stage in reversed(spec.stages):
+        needed |= set(stage.after) if stage.name in needed else set()
+    return [stage for stage in spec.stages if stage.name in needed]
+
+
 def _left_out(spec: PlanSpec, option: str, wanted: Sequence[str], chosen: Sequence[str]) -> LeftOut:
     before = [name for name in wanted[: wanted.index(option)] if name in chosen]
-    kept, needed = _hours(spec.stages_of(before)), _hours(spec.stages_of([*before, option]))
+    kept, needed = _hours(stages_of(spec, before)), _hours(stages_of(spec, [*before, option]))
     return LeftOut(option=option, hours=float(needed - kept), missing=float(needed - _exact(spec.gpu_hours)))
 
 

@@ -33,16 +33,9 @@ from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_i
 from world_modality.attention import AttentionRecorder, AttentionSpec
 from world_modality.encoder import check_device
 from world_modality.errors import InputError
-from world_modality.evaluation import (
-    Episode,
-    env_seed,
-    episode_of,
-    filmed_episodes,
-    memory_seed,
-    noise_seed,
-    read_rows,
-)
+from world_modality.evaluation import Episode, episode_of, filmed_episodes, read_rows
 from world_modality.files import atomic_path, file_sha256, read_json
+from world_modality.seeds import env_seed, memory_seed, noise_seed
 from world_modality.simulation import (
     CONTROL_FREQUENCY,
     LiberoSimulation,

@@ -1,7 +1,7 @@
 """The sections of `config.yaml`: what each key means and which values are possible, and no defaults.
 
 A value stands in one place, the file; a wrong one is told by its key, with the nearest valid one where it is misspelt.
-Light (no torch).
+Fields and validators alone: what decides something lives in a module that is hashed into artifacts. Light (no torch).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from world_modality.errors import InputError
+from world_modality.seeds import EVALUATION_SEEDS
+from world_modality.suites import INIT_STATES_PER_TASK
 
 
 def _distinct(values):
@@ -43,10 +45,6 @@ Color = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")]
 OptionNames = Annotated[list[OptionName], AfterValidator(_distinct)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Branch = Literal["success", "wrist"]
-
-LIBERO_SUITE_SIZES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10}
-INIT_STATES_PER_TASK = 50
-EVALUATION_SEEDS = 2**31  # seeds from here on draw the initial states of evaluation, those below demonstrations
 
 
 class ConfigError(InputError):
@@ -299,11 +297,6 @@ class Tree(Section):
     on_hurt: OptionNames = Field(description="options to run where world hurts, decision.wrist among them, best first")
     on_success: OptionNames = Field(description="options to run where world helps or is neutral, best first")
 
-    def wanted(self, branch: Branch) -> list[str]:
-        """Options that a branch of the tree asks for, in order of preference; a budget may leave some out."""
-        hurt = self.on_hurt if branch == "wrist" or self.wrist_experiment == "always" else []
-        return list(dict.fromkeys([*hurt, *(self.on_success if branch == "success" else [])]))
-
 
 class Decision(Tree):
     """The tree, and the thresholds of what is reported beside it."""
@@ -356,9 +349,6 @@ class PolicyCosts(Section):
     none: Hours = Field(description="without a world modality [GPU-hours]")
     one: Hours = Field(description="with the latents of one camera [GPU-hours]")
     both: Hours = Field(description="with the latents of both cameras [GPU-hours]")
-
-    def of(self, cameras: int) -> float:
-        return (self.none, self.one, self.both)[cameras]
 
 
 class Costs(Section):

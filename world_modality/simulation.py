@@ -61,7 +61,8 @@ from robosuite.utils.errors import RandomizationError  # noqa: E402
 from robosuite.utils.observables import Observable, sensor  # noqa: E402
 
 from world_modality.errors import InputError  # noqa: E402
-from world_modality.sections import INIT_STATES_PER_TASK, Camera, Simulation  # noqa: E402
+from world_modality.sections import Camera, Simulation  # noqa: E402
+from world_modality.suites import INIT_STATES_PER_TASK  # noqa: E402
 
 CONTROL_FREQUENCY = 20  # control steps per simulated second
 ACTION_DIM = 7

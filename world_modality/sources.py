@@ -1,8 +1,9 @@
 """Which code an artifact is made by: a hash of each source file behind a program. Light (no torch).
 
 The hash of a file is that of its syntax tree without comments and docstrings, so that only an edit of code changes it.
-`NOT_HASHED` modules are left out: what an artifact takes from the config reaches its rule's params through its spec,
-and the others say how an artifact is written or reported, not what is in it.
+`NOT_HASHED` modules are left out. What an artifact takes from the config reaches its rule's params through its spec:
+`config` makes the specs, and `sections` and `specs` hold fields and validators alone. The others say how an artifact is
+written or reported, not what is in it; content hashes, which some artifacts hold, stand as long as `FORMAT` does.
 """
 
 from __future__ import annotations

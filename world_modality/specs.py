@@ -1,20 +1,20 @@
 """The specs handed to the stages: for each artifact just the part of the config it depends on.
 
 A spec travels to a program as JSON (`--spec`) and is part of its rule's params: editing any other key reruns nothing.
-`config.Experiment` makes them. Light (no torch).
+`config.Experiment` makes them. Fields and validators alone: what decides something lives in a module that is hashed
+into artifacts. Light (no torch).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from world_modality.program import existing
 from world_modality.sections import (
-    Branch,
     Camera,
     Decision,
     Hours,
@@ -139,13 +139,6 @@ class PlanSpec(Section):
                     raise ValueError(f"candidates: {candidate.name} ends with {name}; {nearest(name, seen)}")
         return self
 
-    def stages_of(self, options: Iterable[str]) -> list[Stage]:
-        """All stages that some options need, each once."""
-        needed = {name for c in self.candidates if c.name in options for name in c.ends}
-        for stage in reversed(self.stages):
-            needed |= set(stage.after) if stage.name in needed else set()
-        return [stage for stage in self.stages if stage.name in needed]
-
 
 class JudgeSpec(Section):
     """What the judgement of the pickup tasks depends on, beside the evaluations."""
@@ -168,16 +161,6 @@ class JudgeSpec(Section):
             if name not in self.run and name not in planned:
                 raise ValueError(f"plan.candidates: the tree may ask for {name}")
         return self
-
-    @property
-    def judged(self) -> list[str]:
-        """Options of `run` that the checkpoint reads: the two it compares, and the ablations of the world option."""
-        roles = (self.decision.baseline, self.decision.world)
-        return [n for n in self.run if n in roles or self.options[n].checkpoint_of == self.decision.world]
-
-    def wanted(self, branch: Branch) -> list[str]:
-        """Options that a branch asks for and that are not run anyway, in order of preference."""
-        return [name for name in self.decision.wanted(branch) if name not in self.run]
 
 
 class DecisionSpec(JudgeSpec):

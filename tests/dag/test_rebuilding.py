@@ -311,6 +311,8 @@ DRAWN = {"draw_init_states", *ROLLED_OUT}
 ENCODED = {"encode_latents", "pretrain_encoder", "probe_encoder"}
 RECORDED = {"record_demonstrations", "aggregate_demonstrations"}
 JUDGED = {"judge_pickup", "decide"}
+SIMULATED = RECORDED | DRAWN | {"replay_demonstrations"}
+EVALUATED = ROLLED_OUT | {"collect_evaluation", "audit_fairness"} | JUDGED | PLOTTED
 # module -> rules whose artifacts its code makes
 MODULES = {
     "world_modality/__init__.py": set(PROGRAMS),
@@ -321,6 +323,7 @@ MODULES = {
     "world_modality/attention_text.py": {"compare_attention"},
     "world_modality/backbones.py": {"build_encoder", "build_vlm"},
     "world_modality/blocks.py": {"evaluate_policy"},
+    "world_modality/branches.py": JUDGED | PLOTTED,
     "world_modality/comparison.py": JUDGED | {"audit_fairness"} | PLOTTED,
     "world_modality/config.py": NOTHING,
     "world_modality/costs.py": NOTHING,
@@ -330,7 +333,7 @@ MODULES = {
     "world_modality/documents.py": JUDGED | PLOTTED,
     "world_modality/encoder.py": ENCODED | POLICY_CODE,
     "world_modality/errors.py": NOTHING,
-    "world_modality/evaluation.py": DRAWN | {"collect_evaluation", "audit_fairness"} | JUDGED | PLOTTED,
+    "world_modality/evaluation.py": EVALUATED,
     "world_modality/expert.py": RECORDED | DRAWN | {"replay_demonstrations"},
     "world_modality/fairness.py": {"audit_fairness"},
     "world_modality/figures.py": PLOTTED,
@@ -358,12 +361,14 @@ MODULES = {
     "world_modality/records.py": NOTHING,
     "world_modality/replay.py": {"replay_demonstrations"},
     "world_modality/rollout.py": ROLLED_OUT,
-    "world_modality/sections.py": NOTHING,
-    "world_modality/simulation.py": RECORDED | DRAWN | {"replay_demonstrations"},
+    "world_modality/sections.py": NOTHING,  # fields and validators alone: tests/unit/test_sources.py refuses all else
+    "world_modality/seeds.py": EVALUATED | {"draw_init_states"},
+    "world_modality/simulation.py": SIMULATED,
     "world_modality/sources.py": NOTHING,
-    "world_modality/specs.py": NOTHING,
+    "world_modality/specs.py": NOTHING,  # likewise
     "world_modality/stages.py": ROLLED_OUT,
     "world_modality/statistics.py": JUDGED | PLOTTED,
+    "world_modality/suites.py": SIMULATED | EVALUATED,
     "world_modality/train_llm_vla.py": {"train_policy"},
     "world_modality/training_attention.py": {"measure_attention"},
     "world_modality/verdict.py": {"decide"},

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from world_modality.branches import judged_options
 from world_modality.comparison import ComparisonError, read_evaluation
 from world_modality.config import default_config, load_experiment
 from world_modality.decision import Pickup, Verdict, decide, judge_pickup, plan_branch
 from world_modality.errors import InputError
-from world_modality.evaluation import STAGES, Episode, block_row, collect_evaluation, env_seed, noise_seed
+from world_modality.evaluation import STAGES, Episode, block_row, collect_evaluation
 from world_modality.figures import plot_success, save
 from world_modality.files import text_sha256, write_json
 from world_modality.foresight import Foresight
 from world_modality.plan import Plan
 from world_modality.provenance import making
 from world_modality.sections import Figures, Tree
+from world_modality.seeds import env_seed, noise_seed
 from world_modality.specs import DecisionSpec, JudgeSpec, spec_argument
 from world_modality.verdict import WIDTH, render
 
@@ -149,7 +151,8 @@ def decided(folder, settings, files, foresights=()):
 
 def judged(evaluations, settings):
     """What the checkpoint makes of those it reads: pickup and plan."""
-    seen = [e for e in evaluations if e.option in settings.judged and e.task.id in settings.decision.pickup_tasks]
+    options, tasks = judged_options(settings), settings.decision.pickup_tasks
+    seen = [e for e in evaluations if e.option in options and e.task.id in tasks]
     pickup = judge_pickup(seen, settings)
     return pickup, plan_branch(pickup.branch, settings)
 
@@ -197,7 +200,7 @@ def test_an_option_that_already_ran_is_not_scheduled_again(tmp_path):
 
 
 def test_the_checkpoint_reads_the_two_it_compares_and_the_ablations_of_the_world_option():
-    assert spec(run=["E0", "E2", "E2-zero", "S0", "E0-blind"]).judged == ["E0", "E2", "E2-zero"]
+    assert judged_options(spec(run=["E0", "E2", "E2-zero", "S0", "E0-blind"])) == ["E0", "E2", "E2-zero"]
 
 
 def test_running_the_wrist_experiment_always_leaves_the_branch_as_it_is(tmp_path):

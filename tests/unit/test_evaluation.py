@@ -10,13 +10,12 @@ from world_modality.evaluation import (
     Episode,
     block_row,
     collect_evaluation,
-    env_seed,
     episode_of,
     filmed_episodes,
-    noise_seed,
     read_rows,
 )
 from world_modality.files import read_json, text_sha256, write_json
+from world_modality.seeds import env_seed, noise_seed
 
 WEIGHTS = "ab" * 32
 PICKUP = {"furthest": None, "stage_steps": {}, "grasp_attempts": 0, "slips": 0, "contact_to_closing": None}

@@ -6,9 +6,9 @@ import pytest
 
 from world_modality import init_states as module
 from world_modality.errors import InputError
-from world_modality.evaluation import env_seed, init_state_seed
 from world_modality.init_states import draw_init_states, init_states
-from world_modality.sections import EVALUATION_SEEDS, Simulation
+from world_modality.sections import Simulation
+from world_modality.seeds import EVALUATION_SEEDS, env_seed, init_state_seed
 from world_modality.simulation import LiberoSimulation, init_state_sha256
 from world_modality.specs import InitStatesSpec
 

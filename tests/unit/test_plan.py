@@ -9,10 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from world_modality import plan as planning
+from world_modality.branches import wanted_options
 from world_modality.config import default_config, load_experiment
 from world_modality.errors import InputError
 from world_modality.figures import plot_plan, save
-from world_modality.plan import choose, make_plan, schedule
+from world_modality.plan import choose, make_plan, schedule, stages_of
 from world_modality.sections import Figures
 from world_modality.specs import PlanSpec, Stage
 
@@ -39,7 +40,7 @@ def experiment(on_hurt=("A", "B", "C"), gpu_hours=None, gpus=1, seeds=(0,), run=
 
 def planned(*arguments, branch="wrist", **keywords):
     made = experiment(*arguments, **keywords)
-    return make_plan(made.plan_spec(), made.judge_spec().wanted(branch))
+    return make_plan(made.plan_spec(), wanted_options(made.judge_spec(), branch))
 
 
 def problem(draw, options=4):
@@ -81,7 +82,7 @@ def test_a_stage_that_options_share_is_listed_once_and_what_run_has_made_is_not(
 
 def test_a_rollout_of_an_option_that_has_not_run_needs_its_training():
     spec = experiment(on_hurt=["A-zero", "A"], **{"A-zero": {"label": "0", "checkpoint_of": "A"}}).plan_spec()
-    assert [stage.name for stage in spec.stages_of(["A-zero"])] == [
+    assert [stage.name for stage in stages_of(spec, ["A-zero"])] == [
         "latents_wrist",
         "ckpt_A/seed_0",
         "eval_A-zero/seed_0",
@@ -130,7 +131,7 @@ def test_what_is_preferred_comes_before_what_is_more():
 
 
 def fit(spec, options):
-    return sum(Fraction(repr(stage.hours)) for stage in spec.stages_of(options)) <= Fraction(repr(spec.gpu_hours))
+    return sum(Fraction(repr(stage.hours)) for stage in stages_of(spec, options)) <= Fraction(repr(spec.gpu_hours))
 
 
 @pytest.mark.parametrize("seed", range(25))

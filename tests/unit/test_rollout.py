@@ -9,8 +9,8 @@ import torch
 from world_modality import blocks
 from world_modality.blocks import evaluate_block
 from world_modality.errors import InputError
-from world_modality.evaluation import env_seed, memory_seed, noise_seed
 from world_modality.rollout import Pilot, roll_out
+from world_modality.seeds import env_seed, memory_seed, noise_seed
 from world_modality.simulation import Observation, PickupState
 from world_modality.train_llm_vla import TrainInputs, train
 

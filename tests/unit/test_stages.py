@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from world_modality import stages
 from world_modality.evaluation import STAGES, Pickup
 from world_modality.expert import HORIZON, ScriptedExpert
-from world_modality.sections import LIBERO_SUITE_SIZES, Simulation
+from world_modality.sections import Simulation
 from world_modality.simulation import (
     SETTLE_ACTION,
     LiberoSimulation,
@@ -21,6 +21,7 @@ from world_modality.simulation import (
     placement_of,
 )
 from world_modality.stages import HOLD_STEPS, LOST_STEPS, REOPEN_STEPS, PickupTracker
+from world_modality.suites import SUITE_SIZES
 
 # ---- made-up episodes -----------------------------------------------------------------------------------------------
 
@@ -287,7 +288,7 @@ def goal(suite, task_id):
     return robosuite_parse_problem(str(path))["goal_state"]
 
 
-@pytest.mark.parametrize("task_id", range(LIBERO_SUITE_SIZES["libero_spatial"]))
+@pytest.mark.parametrize("task_id", range(SUITE_SIZES["libero_spatial"]))
 def test_every_task_of_libero_spatial_places_a_bowl_on_the_plate(task_id):
     predicate, carried, target = placement_of(goal("libero_spatial", task_id))
     assert (predicate, carried.rpartition("_")[0], target) == ("on", "akita_black_bowl", "plate_1")
