@@ -1,17 +1,18 @@
-"""Write `experiments/costs.yaml` anew: what the stages of the plan cost in a run, in place of estimates.
+"""Write into `experiments/costs.yaml` what the stages of the plan cost in a run, for the scale that it ran at.
 
     python scripts/write_costs.py --on "one H100"
 
 Reads the times of a run's jobs from Snakemake's benchmark files (`benchmarks/out/`), and which jobs there are from its
-merged config (`results/run_config.yaml`). People read and commit the file: nothing measured decides by itself.
+merged config (`results/run_config.yaml`). The costs of other scales stay as they are. People read and commit the file:
+nothing measured decides by itself.
 """
 
 import argparse
 from pathlib import Path
 
-from world_modality.config import COSTS, load_experiment
-from world_modality.costs import costs_text, measure
-from world_modality.files import read_run_config, write_text
+from world_modality.config import COSTS, default_config, load_experiment
+from world_modality.costs import measure, scale_text, with_costs
+from world_modality.files import read_run_config, read_text, write_text
 from world_modality.program import existing, run
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -24,7 +25,9 @@ def main() -> None:
     arguments = parser.parse_args()
     experiment = load_experiment(read_run_config(arguments.directory / "results" / "run_config.yaml"))
     measured = measure(experiment, arguments.directory / "benchmarks" / "out")
-    write_text(arguments.output, costs_text(measured, experiment.costs, arguments.on))
+    before = load_experiment(default_config()).costs.get(experiment.scale)
+    costs = scale_text(measured, experiment.scale, before, arguments.on)
+    write_text(arguments.output, with_costs(read_text(COSTS), experiment.scale, costs))
 
 
 if __name__ == "__main__":

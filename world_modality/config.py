@@ -97,7 +97,7 @@ class Experiment(Section):
     evaluation: Evaluation
     decision: Decision
     budget: Budget
-    costs: Costs
+    costs: dict[Scale, Costs] = Field(description="by scale; not known at one that is not listed")
     commits: dict[str, Commit] = Field(description="what each branch or tag of a hub's repository is pinned to")
     figures: Figures
     run: OptionNames = Field(min_length=2, description="options that are always evaluated")
@@ -117,6 +117,11 @@ class Experiment(Section):
     def _check(self):
         self._check_options()
         self._check_tasks()
+        if self.budget.gpu_hours is not None and self.scale not in self.costs:
+            raise ValueError(
+                f"budget.gpu_hours: {self.budget.gpu_hours:g} needs costs.{self.scale}: the costs of {self.scale} "
+                "scale are not known; `make costs` measures them in a run without a budget (null)"
+            )
         if self.encoder.pretrain_steps and not self.demonstrations.held_out_per_task:
             raise ValueError("encoder.pretrain_steps: demonstrations.held_out_per_task 0 leaves nothing to judge it by")
         if self.evaluation.n_action_steps > self.policy.chunk_size:
@@ -374,24 +379,28 @@ class Experiment(Section):
         ends = {name: tuple(f"eval_{name}/seed_{seed}" for seed in seeds) for name in options}
         candidates = tuple(Candidate(name=name, ends=ends[name]) for name in options)
         return PlanSpec(
-            gpu_hours=budget.gpu_hours, gpus=budget.gpus, stages=tuple(stages.values()), candidates=candidates
+            scale=self.scale,
+            gpu_hours=budget.gpu_hours,
+            gpus=budget.gpus,
+            stages=tuple(stages.values()),
+            candidates=candidates,
         )
 
     def _stages(self, name: str, made: Collection[str] = ()) -> Iterator[Stage]:
         """What one option goes through, in order; what is `made` is not waited for."""
-        source, costs = self.checkpoint_option(name), self.costs
+        source, costs = self.checkpoint_option(name), self.costs.get(self.scale)
         kind = POLICY_KINDS[len(self.latent_cameras(name))]
         tables = {f"latents_{table}": camera for camera, table in self.latent_tables(name).items()}
         latents = tuple(table for table in tables if table not in made)
         for table, camera in tables.items():
-            yield Stage(name=table, kind="latents", hours=getattr(costs.latents, camera), after=())
+            yield Stage(name=table, kind="latents", hours=costs and getattr(costs.latents, camera), after=())
         for seed in self.training.seeds:
             checkpoint = f"ckpt_{source}/seed_{seed}"
-            yield Stage(name=checkpoint, kind="train", hours=getattr(costs.train, kind), after=latents)
+            yield Stage(name=checkpoint, kind="train", hours=costs and getattr(costs.train, kind), after=latents)
         for seed in self.training.seeds:
             checkpoint = f"ckpt_{source}/seed_{seed}"
             after = () if checkpoint in made else (checkpoint,)
-            hours = getattr(costs.evaluate, kind)
+            hours = costs and getattr(costs.evaluate, kind)
             yield Stage(name=f"eval_{name}/seed_{seed}", kind="evaluate", hours=hours, after=after)
 
     def decision_spec(self) -> DecisionSpec:

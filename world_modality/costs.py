@@ -7,13 +7,14 @@ config no longer asks for the job. So the config says which jobs there are.
 from __future__ import annotations
 
 import csv
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from world_modality.config import POLICY_KINDS, Experiment
 from world_modality.errors import InputError
-from world_modality.sections import Costs
+from world_modality.sections import Costs, Scale
 
 SAME = 0.1  # a cost that moved by less than this part of itself stays as it stands: a rerun's noise rewrites nothing
 RULES = {
@@ -88,26 +89,38 @@ def _job_hours(path: Path) -> float:
         raise InputError(f"{path}: not a benchmark file of Snakemake: no seconds in column s") from None
 
 
-def costs_text(measured: Measured, before: Costs, device: str = "") -> str:
-    """`costs.yaml`: means, to two digits; what was not measured costs what the dearest of its stage does.
+def scale_text(measured: Measured, scale: Scale, before: Costs | None, device: str = "") -> str:
+    """The costs of one scale, as `costs.yaml` lists them: means, to two digits.
+
+    What was not measured costs what the dearest of its stage does.
 
     Args:
-        before: the costs that the run was planned with.
+        before: what the file says of this scale now; None: nothing.
     """
-    lines = [
-        f"# Measured in a run{f' on {device}' if device else ''} [job-hours], by the benchmark files of its jobs.",
-        "# Written by `make costs`, to be read and committed.",
-        "costs:",
-    ]
+    where = f" on {device}" if device else ""
+    lines = [f"  {scale}:  # measured in a run{where} [job-hours], by the benchmark files of its jobs"]
     for stage, rules in RULES.items():
-        lines.append(f"  {stage}:  # {rules}")
+        lines.append(f"    {stage}:  # {rules}")
         means = {kind: statistics.mean(hours) for kind, hours in measured[stage].items() if hours}
         for kind, hours in measured[stage].items():
-            old = getattr(getattr(before, stage), kind)
+            old = getattr(getattr(before, stage), kind) if before else None
             note = f"mean of {len(hours)}" if hours else "not measured: as the dearest of the others"
-            lines.append(f"    {kind}: {_settled(means.get(kind, max(means.values())), old):g}  # {note}")
+            lines.append(f"      {kind}: {_settled(means.get(kind, max(means.values())), old):g}  # {note}")
     return "\n".join(lines) + "\n"
 
 
-def _settled(hours: float, old: float) -> float:
-    return old if abs(hours - old) <= SAME * old else float(f"{hours:.2g}")
+def _settled(hours: float, old: float | None) -> float:
+    return old if old is not None and abs(hours - old) <= SAME * old else float(f"{hours:.2g}")
+
+
+def with_costs(text: str, scale: Scale, costs: str) -> str:
+    """`costs.yaml` with the costs of one scale in place of its old ones; all else stands, comments included.
+
+    Raises:
+        InputError: the text is not laid out as `costs.yaml` is: each scale a key on a line of its own, below `costs`.
+    """
+    head, *scales = re.split(r"^(?=  \w+:)", text, flags=re.MULTILINE)
+    if not re.search(r"^costs:[ ]*(#.*)?\n\Z", head, flags=re.MULTILINE):
+        raise InputError("costs.yaml: expected `costs:` and below it each scale on a line of its own, indented by two")
+    places = {part.split(":")[0].strip(): part for part in scales}
+    return head + "".join((places | {scale: costs}).values())

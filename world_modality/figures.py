@@ -93,6 +93,7 @@ def _draw_cosines(axes, view: View, look: Figures, labels: bool = False, **style
 def plot_plan(plan: Plan, look: Figures) -> Figure:
     """Gantt chart: a row for each GPU that runs something, a bar for each stage; below, the plan in words.
 
+    Where the costs of the stages are not known, the words are all there is.
     Laid out by hand: a bar's name is written in it as large as fits.
     """
     gpus = sorted({stage.gpu for stage in plan.stages})
@@ -111,7 +112,7 @@ def plot_plan(plan: Plan, look: Figures) -> Figure:
         figure.legend(loc="upper right", bbox_to_anchor=(0.98, 1), ncols=len(KINDS), frameon=False, fontsize="small")
     else:
         axes.set_xticks([])
-        axes.text(0.5, 0, "nothing was planned", ha="center", va="center")
+        axes.text(0.5, 0, "no schedule" if plan.chosen else "nothing was planned", ha="center", va="center")
     figure.text(0.08, 0.08 / height, "\n".join(notes), fontsize="small", va="bottom")
     return figure
 

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from world_modality.documents import Document
 from world_modality.errors import InputError
-from world_modality.sections import OptionName
+from world_modality.sections import OptionName, Scale
 from world_modality.specs import PlanSpec, Stage
 
 SLOTS = 100
@@ -55,23 +55,32 @@ class OneMoreHour(Document):
 
 
 class Plan(Document):
-    """`plan.json`: what runs after the judgement."""
+    """`plan.json`: what runs after the judgement. Where costs are not known, no hours are counted or scheduled."""
 
+    scale: Scale = Field(description="whose costs it counts")
     gpu_hours: float | None = Field(description="the budget; null: no limit [GPU-hours]")
     gpus: int
     wanted: list[OptionName] = Field(description="options the tree asks for, in order of preference")
     chosen: list[OptionName] = Field(description="those that fit the budget, in order of preference")
     left_out: list[LeftOut] = Field(description="those that do not, in order of preference")
     one_more_hour: OneMoreHour
-    hours: float = Field(description="what the chosen options cost [GPU-hours]")
-    makespan: float = Field(description="end of the last stage [h]")
-    bound: float = Field(description="no schedule is proven to end before this; equal to the makespan: none does [h]")
-    stages: list[PlannedStage] = Field(description="in order of their start")
+    hours: float | None = Field(description="what the chosen options cost; null: not known [GPU-hours]")
+    makespan: float | None = Field(description="end of the last stage; null: costs are not known [h]")
+    bound: float | None = Field(
+        description="no schedule is proven to end before this; equal to the makespan: none does; null: costs are not "
+        "known [h]"
+    )
+    stages: list[PlannedStage] = Field(description="in order of their start; none where costs are not known")
 
     def summary(self) -> list[str]:
         """The plan in words, one line each for what runs, what is left out, and what another hour would change."""
         if not self.wanted:
             return ["The tree asks for no option beside those that have run."]
+        if self.hours is None:
+            return [
+                f"Planned: {', '.join(self.chosen)}.",
+                f"The costs of {self.scale} scale are not known: `make costs` measures them; no schedule is drawn.",
+            ]
         of = "" if self.gpu_hours is None else f" of the budget of {self.gpu_hours:g}"
         on = f"on {self.gpus} GPU{'s' if self.gpus > 1 else ''}"
         at_best = f", {self.bound:g} h at best" if self.bound < self.makespan else ""
@@ -95,8 +104,10 @@ def make_plan(spec: PlanSpec, wanted: Sequence[str]) -> Plan:
     wanted = tuple(wanted)
     chosen, more = choose(spec, wanted), choose(_with_one_more_hour(spec), wanted)
     stages = stages_of(spec, chosen)
-    planned, makespan, bound = schedule(stages, spec.gpus)
+    known = all(stage.hours is not None for stage in stages)
+    planned, makespan, bound = schedule(stages, spec.gpus) if known else ([], None, None)
     return Plan(
+        scale=spec.scale,
         gpu_hours=spec.gpu_hours,
         gpus=spec.gpus,
         wanted=list(wanted),
@@ -106,7 +117,7 @@ def make_plan(spec: PlanSpec, wanted: Sequence[str]) -> Plan:
             gained=[option for option in more if option not in chosen],
             lost=[option for option in chosen if option not in more],
         ),
-        hours=float(_hours(stages)),
+        hours=float(_hours(stages)) if known else None,
         makespan=makespan,
         bound=bound,
         stages=planned,

@@ -25,7 +25,7 @@ from world_modality.sources import REPOSITORY
 CHECKPOINT = "judge_pickup"
 
 _PLAN_KEYS = {"plan.gpu_hours": "budget.gpu_hours", "plan.gpus": "budget.gpus", "plan.stages": "costs"}
-_PLAN_KEYS |= {"plan.candidates": "decision"}
+_PLAN_KEYS |= {"plan.candidates": "decision", "plan.scale": "scale"}
 
 # Where a part of a spec, or a flag, stands in the config; {option} is the job's. What is not listed stands where it is
 # called. The longest beginning counts.

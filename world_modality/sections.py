@@ -352,7 +352,7 @@ class PolicyCosts(Section):
 
 
 class Costs(Section):
-    """What the stages cost that the plan counts; `experiments/costs.yaml`."""
+    """What the stages that the plan counts cost at one scale; `experiments/costs.yaml`."""
 
     latents: LatentCosts = Field(description="encoding one camera's latents, once for all options and seeds")
     train: PolicyCosts = Field(description="training one option with one seed")

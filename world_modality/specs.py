@@ -104,7 +104,7 @@ class Stage(Section):
 
     name: str
     kind: Literal["latents", "train", "evaluate"]
-    hours: Hours = Field(description="what it costs [GPU-hours]")
+    hours: Hours | None = Field(description="what it costs; null: not known [GPU-hours]")
     after: tuple[str, ...] = Field(description="stages of the plan that come before it")
 
 
@@ -118,6 +118,7 @@ class Candidate(Section):
 class PlanSpec(Section):
     """What the plan depends on, beside the branch: the budget, and each stage once, whoever shares it."""
 
+    scale: Scale = Field(description="whose costs the stages have")
     gpu_hours: float | None = Field(ge=0)
     gpus: int = Field(ge=1)
     stages: tuple[Stage, ...] = Field(description="each after those it comes after")
@@ -133,6 +134,11 @@ class PlanSpec(Section):
                 if name not in seen:
                     raise ValueError(f"stages: {stage.name} comes after {name}, which is not listed before it")
             seen.append(stage.name)
+        unknown = [stage.name for stage in self.stages if stage.hours is None]
+        if unknown and len(unknown) < len(self.stages):
+            raise ValueError(f"stages: what {unknown[0]} costs is not known, but what others cost is")
+        if unknown and self.gpu_hours is not None:
+            raise ValueError(f"gpu_hours: a budget needs the costs of all stages; that of {unknown[0]} is not known")
         for candidate in self.candidates:
             for name in candidate.ends:
                 if name not in seen:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from world_modality.files import write_json
 
@@ -63,12 +64,22 @@ def test_always_runs_the_wrist_experiment_beside_the_rest(tmp_path):
     assert "E2-zero" not in {output.split("_")[1] for output in outputs(jobs, "train_policy")}
 
 
-COSTS = {"latents": {"wrist": 2}, "train": {"one": 6}, "evaluate": {"one": 4}}
+COSTS = {
+    "latents": {"front": 2, "wrist": 2},
+    "train": {"none": 6, "one": 6, "both": 12},
+    "evaluate": {"none": 4, "one": 4, "both": 4},
+}
+
+
+def budget(folder, costs):
+    """An overlay: a budget that A does not fit into where it takes 2 + 6 + 4 hours."""
+    path = folder / "budget.yaml"
+    path.write_text(yaml.safe_dump({"budget": {"gpu_hours": 11.9}, "costs": costs}))
+    return path
 
 
 def test_what_the_budget_leaves_out_is_not_planned(tmp_path):
-    (tmp_path / "budget.yaml").write_text(f"budget: {{gpu_hours: 11.9}}\ncosts: {COSTS}\n")  # A needs 12
-    overlays = ("--configfile", TREE / "both_branches.yaml", tmp_path / "budget.yaml")
+    overlays = ("--configfile", TREE / "both_branches.yaml", budget(tmp_path, {"embedded": COSTS}))
     jobs = planned(tmp_path, *overlays, target="all")
     assert {output.split("_")[1] for output in outputs(jobs, "train_policy")} == {
         f"{o}/seed" for o in ("E0", "E2", "S0")
@@ -78,13 +89,18 @@ def test_what_the_budget_leaves_out_is_not_planned(tmp_path):
 
 
 def test_the_costs_of_a_config_file_or_of_the_command_line_win(tmp_path):
-    (tmp_path / "budget.yaml").write_text(f"budget: {{gpu_hours: 11.9}}\ncosts: {COSTS | {'train': {'one': 5}}}\n")
-    jobs = planned(tmp_path, "--configfile", TREE / "both_branches.yaml", tmp_path / "budget.yaml")
+    faster = {"embedded": COSTS | {"train": COSTS["train"] | {"one": 5}}}
+    jobs = planned(tmp_path, "--configfile", TREE / "both_branches.yaml", budget(tmp_path, faster))
     assert "results/ckpt_A/seed_0" in outputs(jobs, "train_policy")
-    (tmp_path / "budget.yaml").write_text(f"budget: {{gpu_hours: 11.9}}\ncosts: {COSTS}\n")
-    line = ("--config", "costs={'evaluate': {'one': 3}}")
-    jobs = planned(tmp_path, "--configfile", TREE / "both_branches.yaml", tmp_path / "budget.yaml", *line)
+    overlays = ("--configfile", TREE / "both_branches.yaml", budget(tmp_path, {"embedded": COSTS}))
+    jobs = planned(tmp_path, *overlays, "--config", "costs={'embedded': {'evaluate': {'one': 3}}}")
     assert "results/ckpt_A/seed_0" in outputs(jobs, "train_policy")
+
+
+def test_a_budget_at_a_scale_whose_costs_are_not_known_is_refused(tmp_path):
+    run = snakemake(tmp_path, "--dry-run", "--configfile", budget(tmp_path, {"full": COSTS}), "--", "all")
+    assert run.returncode != 0
+    assert "error: budget.gpu_hours: 11.9 needs costs.embedded: the costs of embedded scale are not known" in run.stderr
 
 
 def finish(directory, jobs, scheduled):

@@ -17,10 +17,11 @@ from pydantic import BaseModel
 from world_modality import sources
 from world_modality.config import Experiment, default_config
 from world_modality.rebuild import CONFIG_KEYS, plan
-from world_modality.sections import Option
+from world_modality.sections import Costs, Option
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = default_config()
+CONFIG["costs"]["embedded"] = copy.deepcopy(CONFIG["costs"]["full"])  # those of its scale, which are not known
 
 NOTHING = set()
 RECORDINGS = {"demonstrations/task_0", "demonstrations/task_1"}
@@ -60,7 +61,7 @@ NEW_C = {"ckpt_C/*", *evaluated("C"), *examined("C"), "attention_rollout_C.parqu
 
 # key -> value it is edited to, artifacts reached, and where the edit needs it another config to begin with.
 KEYS = {
-    "scale": ("full", DECISION),
+    "scale": ("full", PICKUP | DECISION),  # the plan counts its costs
     "device": ("cuda", LATENTS | POLICIES | ROLLOUTS | {"attention_train_*"}),
     "image_keys.front": ("front", RECORDINGS | {"latents_front.parquet"} | POLICIES | ROLLOUTS),
     "image_keys.wrist": ("wrist", RECORDINGS | {"latents_wrist.parquet"} | POLICIES | ROLLOUTS),
@@ -159,14 +160,15 @@ KEYS = {
     "budget.gpu_hours": (1000, PICKUP | DECISION),
     "budget.gpus": (2, PICKUP | DECISION),
     "commits": ({"me/smolvla@main": COMMITS[1]}, {"policy"}, A_BRANCH),
-    "costs.latents.front": (99, NOTHING),  # E2 has made them
-    "costs.latents.wrist": (99, PICKUP | DECISION),
-    "costs.train.none": (99, NOTHING),
-    "costs.train.one": (99, PICKUP | DECISION),
-    "costs.train.both": (99, PICKUP | DECISION, SPARE | {"decision": {"on_success": ["C"]}}),
-    "costs.evaluate.none": (99, NOTHING),
-    "costs.evaluate.one": (99, PICKUP | DECISION),
-    "costs.evaluate.both": (99, NOTHING),
+    "costs.full.train.one": (99, NOTHING),  # of another scale
+    "costs.embedded.latents.front": (99, NOTHING),  # E2 has made them
+    "costs.embedded.latents.wrist": (99, PICKUP | DECISION),
+    "costs.embedded.train.none": (99, NOTHING),
+    "costs.embedded.train.one": (99, PICKUP | DECISION),
+    "costs.embedded.train.both": (99, PICKUP | DECISION, SPARE | {"decision": {"on_success": ["C"]}}),
+    "costs.embedded.evaluate.none": (99, NOTHING),
+    "costs.embedded.evaluate.one": (99, PICKUP | DECISION),
+    "costs.embedded.evaluate.both": (99, NOTHING),
     "figures.task_colors": (["#123456"], FIGURES),
     "figures.pickup_color": ("#123456", FIGURES),
     "run": (["E0", "E2", "E2-zero", "S0", "C"], NEW_C | PICKUP | FAIRNESS | DECISION, SPARE),
@@ -216,15 +218,18 @@ def reached(before, after):
     return {output for output, what in told[1].items() if told[0].get(output) != what}
 
 
+MAPPINGS = {"options": Option, "costs": Costs}
+
+
 def leaves(model, prefix=""):
-    """Dotted keys of every leaf of a model; an option's are written `options.*.<key>`."""
+    """Dotted keys of every leaf of a model; an option's are written `options.*.<key>`, a scale's `costs.*.<key>`."""
     for name, field in model.model_fields.items():
         inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type)]
         section = next((t for t in inner if issubclass(t, BaseModel)), None)
         if name == "image_keys":
             yield from (f"{prefix}{name}.{camera}" for camera in ("front", "wrist"))
-        elif name == "options":
-            yield from leaves(Option, "options.*.")
+        elif name in MAPPINGS:
+            yield from leaves(MAPPINGS[name], f"{name}.*.")
         elif section:
             yield from leaves(section, f"{prefix}{name}.")
         else:

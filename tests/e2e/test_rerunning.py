@@ -20,7 +20,7 @@ SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 ALL = {"E0", "E2", "E2-zero", "S0", "A"}
 END = {"decision.json", "decision.txt", "figures/success.svg"}
 WORLD = {"E2", "A", "E9"}
-TRAIN_HOURS = float(default_config()["costs"]["train"]["one"])
+COSTS = {"smoke": default_config()["costs"]["full"]}  # those of its scale are not known
 FIGURES = {f"figures/{name}.svg" for name in ("success", "attention", "prophet")}
 DRAWN = FIGURES | {"figures/plan.svg"}
 PICKUP = {"pickup.json", "figures/plan.svg"}  # and plan.json between the two
@@ -71,9 +71,10 @@ EDITS = {
         {"options": {"E9": {"label": "new", "cameras": ["front"]}}, "run": ["E0", "E2", "E2-zero", "S0", "E9"]},
         policy("E9") | evaluated("E9") | PICKUP | COMPARED,
     ),
-    "a budget": ({"budget": {"gpu_hours": 1000}}, PICKUP | COMPARED),
-    "a budget for nothing": ({"budget": {"gpu_hours": 0}}, PICKUP | COMPARED),
-    "what nothing left to do costs": ({"costs": {"train": {"none": 99}}}, set()),
+    "a budget": ({"budget": {"gpu_hours": 1000}, "costs": COSTS}, PICKUP | COMPARED),
+    "a budget for nothing": ({"budget": {"gpu_hours": 0}, "costs": COSTS}, PICKUP | COMPARED),
+    "costs": ({"costs": COSTS}, PICKUP | COMPARED),
+    "what another scale costs": ({"costs": {"full": {"train": {"one": 99}}}}, set()),
     "how a training runs": ({"training": {"save_every": 7, "loader_workers": 1, "cache_frames": False}}, set()),
 }
 
@@ -215,7 +216,7 @@ def why(smoke, tmp_path, edit):
         ({"simulation": {"settle_steps": 3}}, "simulation.settle_steps was 10, is 3"),
         ({"evaluation": {"episodes": 4}}, "it has never been made"),
         ({"budget": {"gpus": 2}}, "budget.gpus was 1, is 2"),
-        ({"costs": {"train": {"one": 99}}}, f"costs.ckpt_A/seed_0.hours was {TRAIN_HOURS}, is 99.0"),
+        ({"costs": COSTS}, f"costs.ckpt_A/seed_0.hours was not there, is {float(COSTS['smoke']['train']['one'])}"),
         ({"figures": {"pickup_color": "#123456"}}, "figures.pickup_color was #000000, is #123456"),
     ],
 )

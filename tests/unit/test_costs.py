@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from world_modality.config import COSTS, default_config, load_experiment
-from world_modality.costs import costs_text, measure
+from world_modality.costs import measure, scale_text, with_costs
 from world_modality.errors import InputError
 from world_modality.files import write_run_config
 from world_modality.sections import Costs
@@ -35,7 +35,7 @@ def benchmark(folder, name, seconds):
 @pytest.fixture
 def run(tmp_path):
     """A folder in which the default experiment has run without a wrist branch: two tasks of one block, one seed."""
-    config = default_config() | {"costs": ESTIMATES.model_dump()}
+    config = default_config() | {"costs": {"embedded": ESTIMATES.model_dump()}}
     experiment = load_experiment(config)
     write_run_config(config, tmp_path / "results/run_config.yaml")
     benchmark(tmp_path, "encode_latents/front", SECONDS["latents"])
@@ -53,8 +53,12 @@ def measured(folder):
     return measure(load_experiment(default_config()), folder / "benchmarks/out")
 
 
+def text(folder, before=ESTIMATES):
+    return scale_text(measured(folder), "embedded", before)
+
+
 def written(folder, before=ESTIMATES):
-    return yaml.safe_load(costs_text(measured(folder), before))["costs"]
+    return yaml.safe_load(text(folder, before))["embedded"]
 
 
 def test_jobs_are_counted_by_stage_and_cameras(run):
@@ -71,11 +75,11 @@ def test_what_was_not_measured_costs_what_the_dearest_of_its_stage_does(run):
         "train": {"none": 0.2, "one": 0.4, "both": 0.4},
         "evaluate": {"none": 0.25, "one": 0.25, "both": 0.25},
     }
-    assert "both: 0.4  # not measured" in costs_text(measured(run), ESTIMATES)
+    assert "both: 0.4  # not measured" in text(run)
 
 
 def test_what_is_written_is_a_valid_overlay(run):
-    load_experiment(default_config() | {"costs": written(run)})
+    load_experiment(default_config() | {"costs": {"embedded": written(run)}})
 
 
 def test_the_noise_of_a_rerun_rewrites_nothing(run):
@@ -84,6 +88,33 @@ def test_the_noise_of_a_rerun_rewrites_nothing(run):
     assert written(run, before) == before.model_dump()
     benchmark(run, "train_policy/E2_seed_0", 1.2 * 2 * SECONDS["train"])
     assert written(run, before)["train"]["one"] == 0.48
+
+
+def test_where_no_costs_were_known_those_measured_stand(run):
+    assert written(run, None) == written(run)
+
+
+FILE = "# of all\ncosts:\n  full:  # a\n    train: 1  # b\n  smoke:\n    train: 2\n"
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        ("smoke", "# of all\ncosts:\n  full:  # a\n    train: 1  # b\n  smoke:  # new\n    train: 3\n"),
+        ("full", "# of all\ncosts:\n  full:  # new\n    train: 3\n  smoke:\n    train: 2\n"),
+        ("embedded", f"{FILE}  embedded:  # new\n    train: 3\n"),
+    ],
+)
+def test_the_costs_of_other_scales_stand_with_their_comments(scale, expected):
+    assert with_costs(FILE, scale, f"  {scale}:  # new\n    train: 3\n") == expected
+
+
+@pytest.mark.parametrize("text", ["", "costs: {full: {train: 1}}", "costs:\n full:\n  train: 1", "# costs:\n"])
+def test_a_file_that_is_laid_out_otherwise_is_refused(text):
+    with pytest.raises(
+        InputError, match=r"costs\.yaml: expected `costs:` and below it each scale on a line of its own"
+    ):
+        with_costs(text, "smoke", "  smoke:\n    train: 3\n")
 
 
 def test_jobs_that_the_config_does_not_ask_for_are_passed_over(run):
@@ -122,8 +153,9 @@ def test_the_program_writes_the_file_of_the_folder_it_is_run_in(run, monkeypatch
     monkeypatch.chdir(run)
     call(monkeypatch, "--on", "two cores", "--output", "costs.yaml")
     text = (run / "costs.yaml").read_text()
-    assert text.startswith("# Measured in a run on two cores")
-    assert yaml.safe_load(text)["costs"] == written(run)
+    assert "  embedded:  # measured in a run on two cores [job-hours]" in text
+    assert yaml.safe_load(text)["costs"] == default_config()["costs"] | {"embedded": written(run, None)}
+    assert text.startswith(COSTS.read_text())
     assert all(len(line) <= 120 for line in text.splitlines())
 
 

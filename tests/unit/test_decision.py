@@ -52,7 +52,7 @@ def plan(run, gpu_hours=None):
     names = [name for name in ("A", "B", "C") if name not in run]
     stages = [{"name": f"eval_{name}", "kind": "evaluate", "hours": 10, "after": []} for name in names]
     candidates = [{"name": name, "ends": [f"eval_{name}"]} for name in names]
-    return {"gpu_hours": gpu_hours, "gpus": 1, "stages": stages, "candidates": candidates}
+    return {"scale": "smoke", "gpu_hours": gpu_hours, "gpus": 1, "stages": stages, "candidates": candidates}
 
 
 def spec(run=("E0", "E2"), gpu_hours=None, **decision):

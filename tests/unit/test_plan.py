@@ -13,8 +13,8 @@ from world_modality.branches import wanted_options
 from world_modality.config import default_config, load_experiment
 from world_modality.errors import InputError
 from world_modality.figures import plot_plan, save
-from world_modality.plan import choose, make_plan, schedule, stages_of
-from world_modality.sections import Figures
+from world_modality.plan import Plan, choose, make_plan, schedule, stages_of
+from world_modality.sections import ConfigError, Figures
 from world_modality.specs import PlanSpec, Stage
 
 LOOK = Figures(task_colors=["#1f77b4", "#ff7f0e"], pickup_color="#000000")
@@ -27,10 +27,12 @@ COSTS = {
 }
 
 
-def experiment(on_hurt=("A", "B", "C"), gpu_hours=None, gpus=1, seeds=(0,), run=("E0", "E2"), **options):
+def experiment(
+    on_hurt=("A", "B", "C"), gpu_hours=None, gpus=1, seeds=(0,), run=("E0", "E2"), costs_of="embedded", **options
+):
     config = copy.deepcopy(default_config())
     config["options"] |= {"B": B, "C": C} | options
-    config["costs"] = COSTS
+    config["costs"] = {costs_of: COSTS}
     config["decision"] |= {"on_hurt": list(on_hurt)}
     config["budget"] = {"gpu_hours": gpu_hours, "gpus": gpus}
     config["training"]["seeds"] = list(seeds)
@@ -55,7 +57,9 @@ def problem(draw, options=4):
         for number in range(options)
     ]
     budget = draw.randint(0, 20)
-    return PlanSpec.model_validate({"gpu_hours": budget, "gpus": 1, "stages": stages, "candidates": candidates})
+    return PlanSpec.model_validate(
+        {"scale": "smoke", "gpu_hours": budget, "gpus": 1, "stages": stages, "candidates": candidates}
+    )
 
 
 # ---- what the experiment needs --------------------------------------------------------------------------------------
@@ -147,7 +151,9 @@ def test_no_other_subset_that_fits_is_preferred(seed):
 def test_costs_that_no_binary_number_holds_fill_a_budget_exactly():
     stages = [{"name": f"s{i}", "kind": "train", "hours": 0.1, "after": []} for i in range(3)]
     candidates = [{"name": f"O{i}", "ends": [f"s{i}"]} for i in range(3)]
-    spec = PlanSpec.model_validate({"gpu_hours": 0.3, "gpus": 1, "stages": stages, "candidates": candidates})
+    spec = PlanSpec.model_validate(
+        {"scale": "smoke", "gpu_hours": 0.3, "gpus": 1, "stages": stages, "candidates": candidates}
+    )
     assert choose(spec, ("O0", "O1", "O2")) == ("O0", "O1", "O2")
     assert make_plan(spec, ("O0", "O1", "O2")).hours == 0.3
 
@@ -200,6 +206,40 @@ def test_where_the_tree_asks_for_nothing_nothing_is_planned():
     assert (plan.wanted, plan.chosen, plan.left_out, plan.stages) == ([], [], [], [])
     assert (plan.hours, plan.makespan, plan.bound) == (0, 0, 0)
     assert plan.summary() == ["The tree asks for no option beside those that have run."]
+
+
+# ---- where costs are not known --------------------------------------------------------------------------------------
+
+
+def test_where_costs_are_not_known_all_that_is_wanted_is_chosen_and_nothing_is_scheduled():
+    plan = planned(costs_of="full")
+    assert plan.wanted == plan.chosen == ["A", "B", "C"]
+    assert (plan.hours, plan.makespan, plan.bound, plan.stages, plan.left_out) == (None, None, None, [], [])
+    assert plan.summary() == [
+        "Planned: A, B, C.",
+        "The costs of embedded scale are not known: `make costs` measures them; no schedule is drawn.",
+    ]
+    assert Plan.model_validate(plan.as_json()) == plan
+
+
+def test_where_costs_are_not_known_and_nothing_is_wanted_the_plan_costs_nothing():
+    plan = planned(branch="success", costs_of="full")
+    assert (plan.hours, plan.makespan) == (0, 0)
+    assert plan.summary() == ["The tree asks for no option beside those that have run."]
+
+
+def test_a_budget_needs_the_costs_of_its_scale():
+    with pytest.raises(ConfigError) as refused:
+        experiment(gpu_hours=8, costs_of="full")
+    assert str(refused.value) == (
+        "budget.gpu_hours: 8 needs costs.embedded: the costs of embedded scale are not known; "
+        "`make costs` measures them in a run without a budget (null)"
+    )
+
+
+def test_the_costs_of_another_scale_say_nothing():
+    spec = experiment(costs_of="smoke").plan_spec()
+    assert {stage.hours for stage in spec.stages} == {None}
 
 
 # ---- when it runs ---------------------------------------------------------------------------------------------------
@@ -346,13 +386,33 @@ def test_without_a_solver_it_is_said_which_would_do(monkeypatch):
         ),
         ({"stages": [{"name": "a", "kind": "train", "hours": 1, "after": []}] * 2}, "a is listed twice"),
         ({"candidates": [{"name": "A", "ends": ["evl_A"]}]}, "A ends with evl_A; did you mean eval_A"),
+        (
+            {"stages": [{"name": "eval_A", "kind": "evaluate", "hours": None, "after": []}]},
+            "a budget needs the costs of all stages; that of eval_A is not known",
+        ),
+        (
+            {
+                "gpu_hours": None,
+                "stages": [
+                    {"name": "ckpt_A", "kind": "train", "hours": None, "after": []},
+                    {"name": "eval_A", "kind": "evaluate", "hours": 1, "after": ["ckpt_A"]},
+                ],
+            },
+            "what ckpt_A costs is not known, but what others cost is",
+        ),
         ({"gpus": 0}, "greater than or equal to 1"),
         ({"gpu_hours": -1}, "greater than or equal to 0"),
     ],
 )
 def test_a_spec_that_cannot_be_planned_is_refused(change, message):
     good = {"name": "eval_A", "kind": "evaluate", "hours": 1, "after": []}
-    spec = {"gpu_hours": 1, "gpus": 1, "stages": [good], "candidates": [{"name": "A", "ends": ["eval_A"]}]}
+    spec = {
+        "scale": "smoke",
+        "gpu_hours": 1,
+        "gpus": 1,
+        "stages": [good],
+        "candidates": [{"name": "A", "ends": ["eval_A"]}],
+    }
     PlanSpec.model_validate(spec)
     with pytest.raises(ValidationError, match=message):
         PlanSpec.model_validate(spec | change)
@@ -364,7 +424,7 @@ def test_a_spec_that_cannot_be_planned_is_refused(change, message):
 def test_always_knows_what_the_plan_chose_before_the_branch_is_taken():
     config = copy.deepcopy(default_config())
     config["options"] |= {"B": B, "C": C}
-    config["costs"] = COSTS
+    config["costs"] = {"embedded": COSTS}
     config["decision"] |= {"on_hurt": ["C", "A", "B"], "on_success": ["C"], "wrist_experiment": "always"}
     config["budget"] = {"gpu_hours": 13, "gpus": 1}
     made = load_experiment(config)
@@ -382,7 +442,9 @@ def test_a_branch_that_may_not_be_taken_is_not_known():
 # ---- the figure -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [{"gpus": 3, "seeds": [0, 1, 2]}, {"gpu_hours": 3}, {"branch": "success"}])
+@pytest.mark.parametrize(
+    "arguments", [{"gpus": 3, "seeds": [0, 1, 2]}, {"gpu_hours": 3}, {"branch": "success"}, {"costs_of": "full"}]
+)
 def test_the_figure_is_the_same_bytes_every_time(tmp_path, arguments):
     for name in ("a.svg", "b.svg"):
         save(plot_plan(planned(**arguments), LOOK), tmp_path / name)
@@ -408,3 +470,10 @@ def test_the_figure_of_an_empty_plan_says_so():
     assert any(
         "Nothing fits the budget of 3 GPU-hours." in text for text in texts(plot_plan(planned(gpu_hours=3), LOOK))
     )
+
+
+def test_the_figure_of_a_plan_whose_costs_are_not_known_says_so_and_draws_no_bar():
+    figure = plot_plan(planned(costs_of="full"), LOOK)
+    assert "no schedule" in texts(figure)
+    assert any("The costs of embedded scale are not known" in text for text in texts(figure))
+    assert not figure.axes[0].patches

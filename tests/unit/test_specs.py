@@ -8,6 +8,7 @@ from world_modality.config import default_config, load_experiment
 from world_modality.sections import ConfigError
 
 CONFIG = default_config()
+CONFIG["costs"]["embedded"] = copy.deepcopy(CONFIG["costs"]["full"])  # those of its scale, which are not known
 SPECS = {
     "record": lambda e: e.record_spec(),
     "train E0": lambda e: e.train_spec("E0"),
@@ -44,8 +45,9 @@ def test_a_spec_survives_json(name):
         ("training.learning_rate", 1e-4, {"train E0", "train E2"}),
         ("training.seeds", [0, 1], {"judge", "decision"}),  # the plan's stages
         ("budget.gpu_hours", 8, {"judge", "decision"}),
-        ("costs.train.one", 3, {"judge", "decision"}),
-        ("costs.latents.front", 3, set()),  # E2 has made them
+        ("costs.embedded.train.one", 3, {"judge", "decision"}),
+        ("costs.embedded.latents.front", 3, set()),  # E2 has made them
+        ("costs.full.train.one", 3, set()),  # another scale's
         ("evaluation.episodes", 30, {"evaluation S0"}),
         ("evaluation.video_size", 64, set()),
         ("decision.min_baseline_success", 0.3, {"decision"}),
