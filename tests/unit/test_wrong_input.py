@@ -30,6 +30,7 @@ LENGTHS = (1, 5, 9)  # of the episodes of `folder`'s dataset
 
 # ---- the configuration ----------------------------------------------------------------------------------------------
 
+HOURS = "{none: 1, one: 1, both: 1}"
 OVERLAYS = {
     # options that are not in the table
     "run: [E0, E2, E2-zer]": "run[2]: no option E2-zer; did you mean E2-zero? valid: E0, E2, A, E2-zero, S0",
@@ -90,8 +91,10 @@ OVERLAYS = {
     "costs: {full: {train: {one: .nan}}}": "costs.full.train.one: Input should be a finite number, not nan",
     "costs: {full: {latents: {wirst: 2}}}": "costs.full.latents.wirst: unknown key; did you mean wrist? valid:",
     "costs: {full: {evaluate: {A: 4}}}": "costs.full.evaluate.A: unknown key; valid: none, one, both",
-    "costs: {fulll: {}}": "costs.fulll: Input should be 'embedded', 'smoke' or 'full', not 'fulll'",
-    "costs: {smoke: {train: {one: 1}}}": "costs.smoke.latents: missing",
+    f"costs: {{fulll: {{latents: {{front: 1, wrist: 1}}, train: {HOURS}, evaluate: {HOURS}}}}}": (
+        "costs.fulll: Input should be 'embedded', 'smoke' or 'full', not 'fulll'"
+    ),
+    f"costs: {{smoke: {{latents: {{front: 1, wrist: 1}}, train: {HOURS}}}}}": "costs.smoke.evaluate: missing",
     # lists
     "run: []": "run: List should have at least 2 items after validation, not 0",
     "run: [E0, E2, E2]": "run: E2 is listed twice",
