@@ -37,8 +37,8 @@ from world_modality.errors import InputError
 from world_modality.latents import LatentTable, join_tables
 from world_modality.prophet import (
     MEMORIES,
-    UNSEEING_MEMORIES,
     GatedCrossAttention,
+    Memory,
     MemorySources,
     Prophet,
     require_finite,
@@ -86,6 +86,8 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         projection.register_forward_pre_hook(self._attend)
         self._memory: Tensor | None = None
         self._heard: list[Attention] | None = None  # of whoever listens
+        self._logs_world = True
+        self.encoder_is_verified = False  # set by a caller that has compared the encoder's files itself
         self._latents: LatentTable | None = None
         self._encoder: VideoEncoder | None = None
 
@@ -93,7 +95,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         """Forget the episode: its queued actions and its frames."""
         super().reset()
         self._frames: dict[str, deque[Tensor]] = {}
-        self._predictions: list[Tensor] = []  # of the episode so far, each (B, K, D)
+        self._predictions: list[Tensor] = []  # of the episode so far, each (B, K, D), where they are exchanged
         self.draw = torch.Generator().manual_seed(0)  # for a random memory; seed it anew before a chunk to repeat one
 
     # ---- attending to a memory ----------------------------------------------------------------------------------
@@ -125,9 +127,13 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         finally:
             self._memory = None
 
+    @property
+    def _kind(self) -> Memory:
+        return MEMORIES[self.config.world_memory]
+
     def memory_from(self, sources: MemorySources) -> Tensor:
         """What the policy attends to, (B, K, D) in standard units."""
-        return MEMORIES[self.config.world_memory](sources)
+        return self._kind.of(sources)
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -200,23 +206,30 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         with self._attending_to(self._memory_of_batch(batch, predicted, target)):
             action_loss, log = super().forward(batch, noise, time, reduction)
         world = world_loss(predicted, target, valid, reduction)
-        log |= {
-            "world_loss": world.mean().item(),
-            "copy_last": self._copy_last(history, target, valid),
-            "gate": self.cross_attention.strength.item(),
-        }
+        if self._logs_world:
+            last = self.prophet.standardize(history[:, -1:]).expand_as(target)
+            values = [world.mean(), world_loss(last, target, valid), self.cross_attention.strength]
+            log |= zip(("world_loss", "copy_last", "gate"), torch.stack(values).tolist(), strict=True)
         return action_loss + self.config.world_loss_weight * world, log
 
-    def _copy_last(self, history: Tensor, target: Tensor, valid: Tensor) -> float:
-        last = self.prophet.standardize(history[:, -1:]).expand_as(target)
-        return world_loss(last, target, valid).item()
+    @contextmanager
+    def unlogged(self) -> Iterator[None]:
+        """Within the block `forward` logs nothing of the world modality: to read a value off a GPU is to wait for it.
+
+        LeRobot's training loop averages the log's floats over every update, so they are there unless asked otherwise.
+        """
+        self._logs_world = False
+        try:
+            yield
+        finally:
+            self._logs_world = True
 
     # ---- rollout ------------------------------------------------------------------------------------------------
 
     @property
     def watches_world(self) -> bool:
         """Whether a rollout needs the world cameras: some memories do not depend on what they see."""
-        return self.config.world_memory not in UNSEEING_MEMORIES
+        return self._kind.sees
 
     def observe_world(self, batch: dict[str, Tensor]) -> None:
         """See one control step: keep a frame of each world camera, (B, 3, H, W), uint8 or float in [0, 1].
@@ -269,6 +282,8 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             raise RuntimeError("this smolvla_world was never trained: it does not know its latents' mean and std")
         else:
             predicted = prophet(self.online_history())
+        if not self._kind.exchanges:
+            return self.memory_from(MemorySources(predicted, predicted[None], self.draw))
         self._predictions.append(predicted)
         return self.memory_from(MemorySources(predicted, torch.stack(self._predictions), self.draw))
 
@@ -290,14 +305,19 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
                 device=self.prophet.mean.device,
                 image_size=config.world_encoder_image_size,
             )
-            found = encoder.identity()["encoder_sha256"]
-            if found != config.world_encoder_sha256:
-                raise InputError(
-                    f"{config.world_encoder}: the weights are {found}, the latents trained on were made with "
-                    f"{config.world_encoder_sha256} (world_encoder_sha256)"
-                )
+            if not self.encoder_is_verified:
+                self._check_encoder(encoder)
             self._encoder = encoder
         return self._encoder
+
+    def _check_encoder(self, encoder: VideoEncoder) -> None:
+        """Hash the weights of the encoder, which takes long with a published one, and refuse any other."""
+        found, expected = encoder.identity()["encoder_sha256"], self.config.world_encoder_sha256
+        if found != expected:
+            raise InputError(
+                f"{self.config.world_encoder}: the weights are {found}, the latents trained on were made with "
+                f"{expected} (world_encoder_sha256)"
+            )
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ rule train_policy:
         "python -m world_modality.train_llm_vla --dataset {input.dataset} --vlm {input.vlm} {params.flags}"
         " --save_every {resources.save_every} --cache_frames {resources.cache_frames}"
         " --loader_workers {resources.loader_workers} --spec {params.spec:q} --seed {wildcards.seed}"
-        " --training_dir results/.training/{wildcards.option}/seed_{wildcards.seed} --output {output}"
+        " --training_dir results/.training --output {output}"
         " 2>&1 | tee {log}"
 
 

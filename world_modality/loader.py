@@ -77,10 +77,11 @@ class _Cached:
     """One camera's frames in memory, (N, 3, H, W) uint8."""
 
     def __init__(self, frames: CameraFrames, key: str, length: int):
-        progress, decoded = Progress(f"decode {key.rsplit('.')[-1]}", length), []
+        progress, decoded, done = Progress(f"decode {key.rsplit('.')[-1]}", length), [], 0
         for episode in frames.episodes():
             decoded.append(episode)
-            progress.update(sum(map(len, decoded)))
+            done += len(episode)
+            progress.update(done)
         self._frames = torch.cat(decoded)
 
     def __getitem__(self, indices: list[int]) -> Tensor:

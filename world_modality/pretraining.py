@@ -121,12 +121,14 @@ class TrainingWindows:
     def __init__(
         self, dataset: LeRobotDataset, image_keys: Sequence[str], episodes: Sequence[int], window: int, image_size: int
     ):
-        bounds = [episode_bounds(dataset)[episode] for episode in episodes]
-        frames, first = [], []
+        all_bounds = episode_bounds(dataset)
+        bounds = [all_bounds[episode] for episode in episodes]
+        frames, first, rows = [], [], 0
         progress = Progress("decode", len(bounds) * len(image_keys))
         for camera in [CameraFrames(dataset, key) for key in image_keys]:
             for start, end in bounds:
-                first.append(torch.full((end - start,), sum(map(len, frames))))
+                first.append(torch.full((end - start,), rows))
+                rows += end - start
                 frames.append(_resized(camera.frames(range(start, end)), image_size))
                 progress.update(len(frames))
         self.rows = sum(end - start for start, end in bounds)

@@ -125,7 +125,8 @@ def split_frames(dataset: LeRobotDataset, held_out_per_task: int) -> Split:
     training, held_out = split_episodes(dataset, held_out_per_task)
     columns = dataset.hf_dataset.select_columns(["episode_index", "task_index"]).with_format("numpy")[:]
     episode, task = columns["episode_index"], columns["task_index"]
-    first_rows = [episode_bounds(dataset)[e][0] for e in training]
+    bounds = episode_bounds(dataset)
+    first_rows = [bounds[e][0] for e in training]
     for number, count in zip(*np.unique(task[first_rows], return_counts=True), strict=True):
         if count < 2:
             raise InputError(f"task {number} has 1 training episode: choosing the penalty needs 2")

@@ -31,7 +31,7 @@ class MemorySources:
     Attributes:
         predicted: (B, K, D) Prophet's prediction.
         candidates: (P, B, K, D) predictions that a sample's may be exchanged for: in training those of the whole batch,
-            at rollout those of the episode so far; its own among them.
+            at rollout those of the episode so far; its own among them, and alone where the memory exchanges nothing.
         draw: generator on the CPU, for what is random.
         future: (B, K, D) the latents that really follow; None at rollout, where nobody knows them.
     """
@@ -76,17 +76,31 @@ def _true_future(sources: MemorySources) -> Tensor:
     return sources.future
 
 
+@dataclass(frozen=True)
+class Memory:
+    """A kind of memory: how it is made, and what it needs for that.
+
+    Attributes:
+        of: makes (B, K, D) of the sources.
+        sees: it depends on what the world cameras see.
+        exchanges: it takes predictions of other samples or moments, which must be kept for it.
+    """
+
+    of: Callable[[MemorySources], Tensor]
+    sees: bool = True
+    exchanges: bool = False
+
+
 # What the policy attends to. A new way to corrupt the memory is a row.
-MEMORIES: dict[str, Callable[[MemorySources], Tensor]] = {
-    "predicted": lambda sources: sources.predicted,
-    "zero": lambda sources: torch.zeros_like(sources.predicted),
-    "random": _random,
-    "random-scaled": _random_scaled,
-    "shuffle": _shuffled,
-    "signflip": _sign_flipped,
-    "oracle": _true_future,
+MEMORIES = {
+    "predicted": Memory(lambda sources: sources.predicted),
+    "zero": Memory(lambda sources: torch.zeros_like(sources.predicted), sees=False),
+    "random": Memory(_random, sees=False),
+    "random-scaled": Memory(_random_scaled),
+    "shuffle": Memory(_shuffled, exchanges=True),
+    "signflip": Memory(_sign_flipped),
+    "oracle": Memory(_true_future),
 }
-UNSEEING_MEMORIES = ("zero", "random")  # do not depend on what the world cameras see
 
 
 class Prophet(nn.Module):

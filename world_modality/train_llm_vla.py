@@ -16,8 +16,9 @@ because LeRobot's takes neither another loader nor averaged weights, and its res
 Non-obvious behaviours:
 * The global torch RNG draws the flow noise. It is seeded again after the policy is built, so options that share a seed
   see the same samples and the same noise, however many parameters each has.
-* `--training_dir` holds a training in progress, replaced atomically; the same command goes on from it and ends with
-  the weights of an undisturbed run.
+* `--training_dir` holds the states of trainings in progress, each replaced atomically; the same command goes on from
+  its own and ends with the weights of an undisturbed run. A finished training's state is removed only after its
+  checkpoint has its final name: until then the state is all there is of hours of work.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ import torch
 from accelerate import Accelerator
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.scripts.lerobot_train import update_policy
 from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
@@ -43,7 +43,7 @@ from lerobot.utils.random_utils import set_seed
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lerobot_policy_world_modality import SmolVLAWorldConfig
-from lerobot_policy_world_modality.modeling_smolvla_world import world_effect
+from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy, world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality import program
 from world_modality.dataset import check_image_key, dataset_fingerprint, episode_bounds, load_dataset, split_episodes
@@ -54,7 +54,7 @@ from world_modality.latents import LatentTable, join_tables
 from world_modality.loader import FrameBatches, training_batches
 from world_modality.program import existing, whole_number
 from world_modality.progress import Progress
-from world_modality.provenance import making, package_versions
+from world_modality.provenance import making, package_versions, read_provenance
 from world_modality.records import content_sha256
 from world_modality.sections import MAX_SEED
 from world_modality.sources import source_code
@@ -103,10 +103,13 @@ class Running:
 
 def train(
     spec: TrainSpec, inputs: TrainInputs, seed: int, output: Path, training_dir: Path, running: Running = Running()
-) -> None:
+) -> Path:
     """Train `spec.option` with `seed` and write its checkpoint to `output`.
 
     A training interrupted under the same spec and inputs goes on from its state in `training_dir`.
+
+    Returns:
+        the file of its last state, to be removed (`remove_state`) once the checkpoint has its final name.
 
     Raises:
         InputError: latents of another camera, dataset or window than the option asks for, a horizon beyond every
@@ -119,10 +122,12 @@ def train(
     for key in spec.image_keys.values():
         check_image_key(dataset, key)
     trained, _ = split_episodes(dataset, spec.held_out_per_task)
-    bounds = [episode_bounds(dataset)[episode] for episode in trained]
+    all_bounds = episode_bounds(dataset)
+    bounds = [all_bounds[episode] for episode in trained]
     _check_horizon(spec, bounds)
     config = plain_config(spec, inputs.vlm, inputs.policy, dataset.meta)
-    latents = _open_latents(spec, inputs, dataset)
+    fingerprint = dataset_fingerprint(dataset)
+    latents = _open_latents(spec, inputs, fingerprint)
     if latents is not None:
         config = world_config(config, spec, inputs.encoder, latents)
     run = _pipeline_config(spec, inputs, seed, config)
@@ -135,9 +140,9 @@ def train(
         policy.attach_latents(latents)
     frames = FrameBatches(dataset, config.chunk_size, running.cache_frames)
 
-    made_from = _made_from(spec, inputs, dataset, seed)
+    made_from = _made_from(spec, inputs, fingerprint, seed)
     key = json.dumps([made_from, source_code("world_modality/train_llm_vla.py")], sort_keys=True)
-    state = training_dir / text_sha256(key)[:16] / "state.pt"
+    state = training_dir / f"{spec.option}_seed_{seed}_{text_sha256(key)[:16]}" / "state.pt"
     set_seed(seed)
     _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, running)
     metrics = measure(policy, preprocessor, frames, bounds, spec.training.batch_size, seed)
@@ -148,9 +153,7 @@ def train(
         postprocessor.save_pretrained(folder)
         weights_sha256 = file_sha256(folder / "model.safetensors")
         write_json(folder / "training.json", made_from | {"weights_sha256": weights_sha256, "metrics": metrics})
-    shutil.rmtree(state.parent, ignore_errors=True)
-    with contextlib.suppress(OSError):  # states of other specs may lie beside it
-        training_dir.rmdir()
+    return state
 
 
 def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, running) -> None:
@@ -173,7 +176,8 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
     )
     batches = training_batches(bounds, frames, seed, options.batch_size, step, running.loader_workers)
     progress = Progress(f"train {spec.option} seed {seed}", options.steps, done=step)
-    with contextlib.closing(batches), program.stop_requests() as asked:
+    log = policy.unlogged() if isinstance(policy, SmolVLAWorldPolicy) else contextlib.nullcontext()
+    with contextlib.closing(batches), log, program.stop_requests() as asked:
         while step < options.steps:
             batch = preprocessor(next(batches))
             tracker, _ = update_policy(
@@ -183,7 +187,7 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
             step += 1
             if not math.isfinite(tracker.loss.val):
                 raise FloatingPointError(f"{spec.option}: the loss of step {step} is {tracker.loss.val}")
-            if asked or (step % running.save_every == 0 and step < options.steps):
+            if asked or step % running.save_every == 0 or step == options.steps:
                 _save_state(state, step, policy, averaged, optimizer, scheduler)
             if asked:
                 program.stop(asked[0], f"after step {step}: state saved; the same command goes on from it")
@@ -194,7 +198,8 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
 def _fused_adamw(run: TrainPipelineConfig, policy):
     """The optimizer and scheduler that LeRobot would build, but for AdamW's one kernel for all weights.
 
-    On a CPU its updates take a fifth of the time. They round otherwise, so the weights are not those of the other kernel.
+    On a CPU its updates take a fifth of the time. They round otherwise, so the weights are not those of the other
+    kernel.
     """
     settings = dataclasses.asdict(run.optimizer)
     del settings["grad_clip_norm"]  # of the update, not of the optimizer
@@ -212,8 +217,18 @@ def _save_state(path: Path, step, policy, averaged, optimizer, scheduler) -> Non
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all(),
     }
+    while not path.parent.is_dir():  # another training that ends removes the folder above where it finds it empty
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
+
+
+def remove_state(path: Path) -> None:
+    """Remove a training's state, and the folder of all states where it was the last one."""
+    shutil.rmtree(path.parent, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other trainings have states there
+        path.parent.parent.rmdir()
 
 
 def _load_state(path: Path, policy, averaged, optimizer, scheduler) -> int:
@@ -281,7 +296,7 @@ def _check_horizon(spec: TrainSpec, bounds: list[tuple[int, int]]) -> None:
         )
 
 
-def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset) -> LatentTable | None:
+def _open_latents(spec: TrainSpec, inputs: TrainInputs, fingerprint: str) -> LatentTable | None:
     """The latents of the option's cameras, each checked against what the option and the dataset say it must be."""
     if set(inputs.latents) != set(spec.cameras):
         given, wanted = sorted(inputs.latents) or "none", sorted(spec.cameras) or "none"
@@ -290,15 +305,33 @@ def _open_latents(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset)
         return None
     if inputs.encoder is None:
         raise InputError(f"option {spec.option} encodes its camera at rollout: --encoder is missing")
-    same = {"dataset_fingerprint": dataset_fingerprint(dataset), "window": spec.world.window}
+    same = {"dataset_fingerprint": fingerprint, "window": spec.world.window}
     tables = [
         LatentTable.open(inputs.latents[camera], expect=same | {"image_key": spec.image_keys[camera]})
         for camera in spec.cameras
     ]
-    encoder = VideoEncoder.load(inputs.encoder).identity()  # last: a published one takes long
-    for camera, table in zip(spec.cameras, tables, strict=True):
-        table.specs[0].require({"encoder_sha256": encoder["encoder_sha256"]}, str(inputs.latents[camera]))
+    _check_encoder(inputs, dict(zip(spec.cameras, tables, strict=True)))
     return join_tables(tables)
+
+
+def _check_encoder(inputs: TrainInputs, tables: dict[str, LatentTable]) -> None:
+    """Refuse latents that another encoder made.
+
+    Latents that say they were made from these very files need no more. Otherwise the weights themselves are loaded and
+    hashed, which takes long with a published encoder.
+    """
+    files = content_sha256(inputs.encoder)
+    unsure = [camera for camera in tables if files not in _encoder_files(inputs.latents[camera])]
+    if unsure:
+        weights = VideoEncoder.load(inputs.encoder).identity()["encoder_sha256"]
+        for camera in unsure:
+            tables[camera].specs[0].require({"encoder_sha256": weights}, str(inputs.latents[camera]))
+
+
+def _encoder_files(latents: Path) -> list[str | None]:
+    """Content hash of the encoder that the record of a latent table names."""
+    record = read_provenance(latents)
+    return [ingredient.sha256 for ingredient in record.inputs if ingredient.role == "encoder"] if record else []
 
 
 def _pipeline_config(spec: TrainSpec, inputs: TrainInputs, seed: int, policy: SmolVLAConfig) -> TrainPipelineConfig:
@@ -315,12 +348,12 @@ def _pipeline_config(spec: TrainSpec, inputs: TrainInputs, seed: int, policy: Sm
     )
 
 
-def _made_from(spec: TrainSpec, inputs: TrainInputs, dataset: LeRobotDataset, seed: int) -> dict:
+def _made_from(spec: TrainSpec, inputs: TrainInputs, fingerprint: str, seed: int) -> dict:
     return {
         "spec": spec.model_dump(mode="json"),
         "seed": seed,
         "inputs": {
-            "dataset": dataset_fingerprint(dataset),
+            "dataset": fingerprint,
             "latents": {camera: content_sha256(path) for camera, path in inputs.latents.items()},
             "vlm": content_sha256(inputs.vlm),
             "encoder": content_sha256(inputs.encoder) if inputs.encoder else None,
@@ -351,7 +384,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     seed = whole_number(0, MAX_SEED)
     parser.add_argument("--seed", type=seed, required=True, help="seeds the weights, the data order and the flow noise")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
-    parser.add_argument("--training_dir", type=Path, help="folder of the training in progress (beside the output)")
+    parser.add_argument("--training_dir", type=Path, help="folder of trainings in progress (next to the output)")
     for field in dataclasses.fields(Running):
         text = f"how it runs, not what it makes ({field.default})"
         number = whole_number(1 if field.name == "save_every" else 0)
@@ -381,7 +414,8 @@ def main() -> None:
     seeds = {"train": arguments.seed}
     foreign = ("dataset", "vlm", "encoder", "policy")
     with making(arguments.output, __file__, roles, arguments.spec, seeds, foreign) as checkpoint:
-        train(arguments.spec, inputs, arguments.seed, checkpoint, arguments.training_dir, running)
+        state = train(arguments.spec, inputs, arguments.seed, checkpoint, arguments.training_dir, running)
+    remove_state(state)
 
 
 if __name__ == "__main__":

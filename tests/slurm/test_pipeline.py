@@ -62,9 +62,8 @@ class Run:
 
     def training(self, option):
         """The job that trains an option, once it has saved another state."""
-        state = self.results / ".training" / option
-        before = newest_state(state)
-        self.until(lambda: newest_state(state) > before, f"a state of {option}")
+        before = newest_state(self.results, option)
+        self.until(lambda: newest_state(self.results, option) > before, f"a state of {option}")
         return next(job for comment, job in self.queued().items() if f"train_policy_wildcards_{option}" in comment)
 
     def is_at_work(self):
@@ -82,8 +81,9 @@ def where_and_what(process):
         return "", ""
 
 
-def newest_state(folder):
-    return max((path.stat().st_mtime_ns for path in folder.rglob("state.pt")), default=0)
+def newest_state(results, option):
+    states = results.glob(f".training/{option}_seed_*/state.pt")
+    return max((path.stat().st_mtime_ns for path in states), default=0)
 
 
 @pytest.fixture(scope="module")

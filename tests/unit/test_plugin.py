@@ -15,7 +15,7 @@ from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.utils.import_utils import register_third_party_plugins
 
-from lerobot_policy_world_modality import SmolVLAWorldConfig
+from lerobot_policy_world_modality import SmolVLAWorldConfig, modeling_smolvla_world
 from lerobot_policy_world_modality.modeling_smolvla_world import WORLD_MODULES, SmolVLAWorldPolicy, world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import BlankImagesProcessorStep, insert_blank_images
 from world_modality.backbones import build_small_encoder, build_small_vlm
@@ -211,6 +211,20 @@ def test_an_untrained_world_loss_is_copy_last(folder, table):
     assert log["world_loss"] == pytest.approx(log["copy_last"])
     assert log["gate"] == 0
     assert all(isinstance(value, float) for value in log.values())
+
+
+def test_an_unlogged_update_has_the_same_loss_and_computes_nothing_only_for_the_log(folder, table, monkeypatch):
+    policy, given = _world(folder, table), (_batch([3, 10]), _noise(2), torch.tensor([0.3, 0.8]))
+    loss, calls = modeling_smolvla_world.world_loss, []
+    monkeypatch.setattr(modeling_smolvla_world, "world_loss", lambda *a: calls.append(1) or loss(*a))
+    logged, log = policy.forward(*given)
+    assert len(calls) == 2
+    with policy.unlogged():
+        silent, silent_log = policy.forward(*given)
+    assert len(calls) == 3
+    assert torch.equal(silent, logged)
+    assert log.items() - silent_log.items() == {(k, log[k]) for k in ("world_loss", "copy_last", "gate")}
+    assert policy.forward(*given)[1] == log
 
 
 def test_a_few_steps_of_training_open_the_gate_and_beat_copy_last(folder, table):
@@ -577,11 +591,11 @@ def _rolled_out(folder, table, mode, steps=3, seed=0):
     with torch.no_grad():
         policy.prophet.head.weight.normal_(generator=torch.Generator().manual_seed(0))
     injector, frames = _Injector(policy), _episode(9, 0)
-    predicted = []
+    predicted, make = [], policy.memory_from
+    policy.memory_from = lambda sources: predicted.append(sources.predicted) or make(sources)
     for t in range(steps):
         policy.draw.manual_seed(seed + t)
         policy.predict_action_chunk(_observation(frames[t : t + 1]), _noise(1))
-        predicted.append(policy._predictions[-1])
     return injector.memories[:: len(injector.memories) // steps], predicted
 
 
@@ -610,6 +624,14 @@ def test_at_rollout_each_memory_is_what_its_name_says(folder, table, mode):
 def test_a_corrupted_rollout_repeats_from_its_seeds(folder, table, mode):
     first, again = (_rolled_out(folder, table, mode)[0] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["predicted", "zero", "random", "random-scaled", "shuffle", "signflip"])
+def test_a_long_rollout_keeps_its_predictions_only_for_a_memory_that_exchanges_them(folder, table, mode):
+    policy, frame = _open_gate(_world(folder, table, world_memory=mode)), _episode(9, 0)[:1]
+    for _ in range(5):
+        policy.predict_action_chunk(_observation(frame), _noise(1))
+    assert len(policy._predictions) == (5 if mode == "shuffle" else 0)
 
 
 def test_a_noise_memory_acts_without_looking_at_the_world(folder, table):

@@ -13,7 +13,7 @@ from transformers import VJEPA2Model
 
 from world_modality import pretraining
 from world_modality.backbones import build_small_encoder
-from world_modality.dataset import CameraFrames, load_dataset
+from world_modality.dataset import CameraFrames, episode_bounds, load_dataset
 from world_modality.encoder import VideoEncoder
 from world_modality.files import tree_sha256
 from world_modality.pretraining import (
@@ -171,6 +171,13 @@ def test_held_out_frames_are_never_decoded(root, dataset, monkeypatch, tmp_path)
     report = pretrain(root / "encoder", dataset, KEYS, SPEC, tmp_path / "encoder")
     assert (report["training_episodes"], report["held_out_episodes"]) == ([0, 1, 2, 3], [4, 5])
     assert sorted(rows) == sorted([*range(4 * LENGTH)] * len(KEYS))
+
+
+def test_the_bounds_of_all_episodes_are_read_once(dataset, monkeypatch):
+    calls = []
+    monkeypatch.setattr(pretraining, "episode_bounds", lambda d: calls.append(d) or episode_bounds(d))
+    TrainingWindows(dataset, KEYS, [0, 1, 3], 4, SIZE)
+    assert len(calls) == 1
 
 
 def test_windows_stay_within_their_episode_and_camera(dataset):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+from world_modality import probe
 from world_modality.backbones import build_small_encoder
-from world_modality.dataset import CameraFrames, dataset_fingerprint, load_dataset
+from world_modality.dataset import CameraFrames, dataset_fingerprint, episode_bounds, load_dataset
 from world_modality.encoder import VideoEncoder, encode_dataset
 from world_modality.files import write_json
 from world_modality.latents import LatentTable
@@ -169,6 +170,13 @@ def encoders(root) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def report(root, dataset, objects):
     return probe_encoders(dataset, CAMERAS, encoders(root), 4, 1, objects)
+
+
+def test_the_bounds_of_all_episodes_are_read_once(dataset, monkeypatch):
+    calls = []
+    monkeypatch.setattr(probe, "episode_bounds", lambda d: calls.append(d) or episode_bounds(d))
+    split_frames(dataset, 1)
+    assert len(calls) == 1
 
 
 def test_frames_are_split_by_episode(dataset):

@@ -147,8 +147,8 @@ def test_a_memory_that_is_not_finite_is_an_error_that_names_the_row(value):
 def test_the_zero_memory_has_the_shape_of_the_prediction():
     predicted = torch.randn(2, HORIZON, DIM)
     sources = MemorySources(predicted, predicted[None], torch.Generator())
-    assert torch.equal(MEMORIES["zero"](sources), torch.zeros(2, HORIZON, DIM))
-    assert MEMORIES["predicted"](sources) is predicted
+    assert torch.equal(MEMORIES["zero"].of(sources), torch.zeros(2, HORIZON, DIM))
+    assert MEMORIES["predicted"].of(sources) is predicted
 
 
 def test_the_world_loss_ignores_what_lies_past_the_episode():

@@ -2,7 +2,9 @@
 
 import signal
 import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -13,10 +15,10 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from safetensors.torch import load_file
 
 from lerobot_policy_world_modality import modeling_smolvla_world as modeling
-from world_modality import train_llm_vla
+from world_modality import provenance, train_llm_vla
 from world_modality.dataset import episode_bounds, load_dataset, split_episodes
 from world_modality.errors import InputError
-from world_modality.files import read_json
+from world_modality.files import read_json, write_json
 from world_modality.loader import FrameBatches, training_batches
 from world_modality.train_llm_vla import Running, TrainInputs, train
 
@@ -104,10 +106,78 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(exp
     assert not (tmp_path / "resumed").exists()
     train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b", OFTEN)
     assert len(calls) == 6 + 7 - 3  # the state of step 3, within an epoch of 4, was the last one saved
-    assert not (tmp_path / "progress_b").exists()
 
     assert same_weights(tmp_path / "undisturbed", tmp_path / "resumed")
     assert read_json(tmp_path / "undisturbed/training.json") == read_json(tmp_path / "resumed/training.json")
+
+
+@pytest.fixture
+def command(experiment, inputs, tmp_path, monkeypatch):
+    """Run the program that trains E0 with a seed; returns how many updates it took. All states lie in one folder."""
+    spec, update, calls = tmp_path / "spec.json", train_llm_vla.update_policy, []
+    write_json(spec, experiment.train_spec("E0").model_dump(mode="json"))
+    monkeypatch.setattr(train_llm_vla, "update_policy", lambda *a, **k: calls.append(1) or update(*a, **k))
+
+    def run(output, seed=0):
+        calls.clear()
+        paths = {"dataset": inputs.dataset, "vlm": inputs.vlm, "spec": spec, "output": output}
+        flags = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+        flags += ["--seed", str(seed), "--training_dir", str(tmp_path / ".training")]
+        monkeypatch.setattr(sys, "argv", ["train", *flags])
+        train_llm_vla.main()
+        return len(calls)
+
+    return run
+
+
+def test_a_finished_training_outlives_a_failure_to_record_or_rename_its_checkpoint(command, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    assert command(tmp_path / "undisturbed") == 7
+    for module, name in ((provenance, "write_record"), (provenance, "content_sha256")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            with pytest.raises(OSError, match="no space left"):
+                command(tmp_path / "checkpoint")
+        assert not (tmp_path / "checkpoint").exists()
+    assert len(list((tmp_path / ".training").rglob("state.pt"))) == 1
+    assert command(tmp_path / "checkpoint") == 0
+    assert same_weights(tmp_path / "undisturbed", tmp_path / "checkpoint")
+    assert read_json(tmp_path / "undisturbed/training.json") == read_json(tmp_path / "checkpoint/training.json")
+    assert not (tmp_path / ".training").exists()
+
+
+def test_a_finished_training_leaves_no_folder_and_touches_no_other_training(command, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "write_record", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            command(tmp_path / "seed_1", seed=1)
+    [state] = (tmp_path / ".training").rglob("state.pt")
+    assert command(tmp_path / "seed_0") == 7
+    assert list((tmp_path / ".training").rglob("state.pt")) == [state]
+    assert command(tmp_path / "seed_1", seed=1) == 0
+    assert not (tmp_path / ".training").exists()
+
+
+def test_a_state_is_saved_although_another_training_removes_the_empty_folder_at_that_moment(tmp_path, monkeypatch):
+    make, folder = Path.mkdir, tmp_path / ".training"
+    removed = []
+
+    def raced(path, *arguments, **keywords):
+        made = make(path, *arguments, **keywords)
+        if path == folder and len(removed) < 2:
+            removed.append(folder.rmdir())
+        return made
+
+    monkeypatch.setattr(Path, "mkdir", raced)
+    network = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(network.parameters())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    state = folder / "E0_seed_0_abc" / "state.pt"
+    train_llm_vla._save_state(state, 1, network, train_llm_vla.Averaged(network, 0.9), optimizer, scheduler)
+    assert len(removed) == 2
+    assert state.is_file()
 
 
 def same_weights(*checkpoints):
@@ -160,7 +230,7 @@ def test_a_state_saved_under_another_spec_is_not_taken_up(experiment, inputs, tm
     for changed in (spec, others, spec):
         with pytest.raises(KeyboardInterrupt):
             train(changed, inputs, 0, tmp_path / "checkpoint", tmp_path / "progress", OFTEN)
-    assert steps == [0, 0, 6]
+    assert steps == [0, 0, 7]
 
 
 def test_options_that_share_a_seed_start_from_the_same_policy_and_see_the_same_noise(
@@ -212,6 +282,33 @@ def test_missing_inputs_are_refused_before_anything_is_built(experiment, inputs,
         train(experiment.train_spec("E2"), TrainInputs(**fields), 0, tmp_path / "checkpoint", tmp_path / "progress")
 
 
+def test_a_training_asks_for_what_takes_long_once(experiment, inputs, tmp_path, monkeypatch):
+    calls = Counter()
+
+    def count(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: calls.update([name]) or function(*a, **k))
+
+    for name in ("dataset_fingerprint", "episode_bounds"):
+        count(train_llm_vla, name)
+    monkeypatch.setattr(train_llm_vla.VideoEncoder, "load", lambda *_: calls.update(["load the encoder"]))
+    train(experiment.train_spec("E2"), inputs, 0, tmp_path / "checkpoint", tmp_path / "progress")
+    assert calls == {"dataset_fingerprint": 1, "episode_bounds": 1}  # of three episodes
+
+
+def test_an_update_reads_no_world_value_that_nobody_logs(experiment, inputs, tmp_path, monkeypatch):
+    logs, forward = [], modeling.SmolVLAWorldPolicy.forward
+
+    def kept(policy, *arguments):
+        loss, log = forward(policy, *arguments)
+        logs.append((policy.training, "copy_last" in log))
+        return loss, log
+
+    monkeypatch.setattr(modeling.SmolVLAWorldPolicy, "forward", kept)
+    train(experiment.train_spec("E2"), inputs, 0, tmp_path / "checkpoint", tmp_path / "progress")
+    assert Counter(logs) == {(True, False): 7, (False, True): 4}
+
+
 def test_latents_of_another_camera_are_refused(experiment, inputs, tmp_path):
     swapped = TrainInputs(inputs.dataset, inputs.vlm, inputs.encoder, {"wrist": inputs.latents["front"]})
     with pytest.raises(ValueError, match=r"image_key is 'observation\.images\.image', expected"):
@@ -229,7 +326,7 @@ def train_in(experiment, inputs, tmp_path):
         spec = experiment.train_spec("E2")
         spec = spec.model_copy(update={"training": spec.training.model_copy(update={"precision": precision})})
         AcceleratorState._reset_state(reset_partial_state=True)
-        train(spec, inputs, 0, tmp_path / name, tmp_path / "progress", OFTEN)
+        train(spec, inputs, 0, tmp_path / name, tmp_path / f"progress_{name}", OFTEN)
         return load_file(tmp_path / name / "model.safetensors"), read_json(tmp_path / name / "training.json")["metrics"]
 
     yield run
