@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 
 from world_modality.blocks import evaluate_block
+from world_modality.checkpoint import folders_of
 from world_modality.init_states import init_states
 from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
-from world_modality.rollout import folders_of
 from world_modality.specs import RolloutSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

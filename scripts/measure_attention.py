@@ -7,9 +7,10 @@ Reads the option's checkpoints of every training seed, the demonstrations and th
 import argparse
 from pathlib import Path
 
+from world_modality.checkpoint import folders_of
 from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
-from world_modality.training_attention import measure_training_attention, vlm_of
+from world_modality.training_attention import measure_training_attention
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoints", type=existing, nargs="+", required=True, help="one folder per training seed")
@@ -25,7 +26,7 @@ parser.add_argument("--output", type=Path, required=True, help="Parquet file to 
 def main() -> None:
     arguments = parser.parse_args()
     inputs = {name: getattr(arguments, name) for name in ("checkpoints", "dataset", "latents")}
-    roles = inputs | {"vlm": vlm_of(arguments.checkpoints[0])}
+    roles = inputs | {"vlm": folders_of(arguments.checkpoints[0]).get("vlm")}
     options = {name: getattr(arguments, name) for name in ("frames", "actions", "batch_size", "device")}
     with making(arguments.output, __file__, roles, options, foreign=("dataset", "vlm")) as table:
         measure_training_attention(**inputs, output=table, **options)

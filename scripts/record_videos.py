@@ -7,10 +7,11 @@ more, and must end as they did when they were evaluated.
 import argparse
 from pathlib import Path
 
+from world_modality.checkpoint import folders_of
 from world_modality.init_states import init_states
 from world_modality.program import existing, run, whole_number
 from world_modality.provenance import making
-from world_modality.rollout import folders_of, record_videos
+from world_modality.rollout import record_videos
 from world_modality.specs import RolloutSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -58,12 +58,12 @@ def evaluate_block(
     Raises:
         InputError: no such checkpoint, or an initial state is missing.
     """
-    check_checkpoint(checkpoint, spec, train_seed)
+    verified = check_checkpoint(checkpoint, spec, train_seed)
     if missing := [number for number in block if number not in states]:
         raise InputError(f"task {task_id}: no initial state {missing[0]}; there are {min(states)} to {max(states)}")
     progress = Progress(f"evaluate {spec.option} task {task_id}", len(block), every=0)
     rolled: list[_Rolled] = []
-    with _rolling(min(simulators, len(block)), (checkpoint, spec, task_id, train_seed)) as roll:
+    with _rolling(min(simulators, len(block)), (checkpoint, spec, verified, task_id, train_seed)) as roll:
         for one in roll((number, states[number]) for number in block):
             rolled.append(one)
             outcome = "success" if one.episode.success else "failure"
@@ -86,9 +86,9 @@ def evaluate_block(
 class _Worker:
     """A policy and a simulation in one process; where an episode crashes, once more in a fresh simulation."""
 
-    def __init__(self, checkpoint: Path, spec: RolloutSpec, task_id: int, train_seed: int):
+    def __init__(self, checkpoint: Path, spec: RolloutSpec, encoder_is_verified: bool, task_id: int, train_seed: int):
         self.spec, self.task_id, self.train_seed = spec, task_id, train_seed
-        self.pilot = Pilot(checkpoint, spec)
+        self.pilot = Pilot(checkpoint, spec, encoder_is_verified)
         self.recorder = self.pilot.attention_recorder(task_id, train_seed)
         self.simulation = self._fresh()
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from world_modality.checkpoint import read_training
 from world_modality.comparison import ComparisonError, Evaluation, check_comparable
+from world_modality.errors import InputError
 from world_modality.files import file_sha256, read_json
 
 Facts = Mapping[str, Any]
@@ -48,10 +50,10 @@ def read_trained(folder: Path) -> Trained:
     Raises:
         ComparisonError: a file of it is missing.
     """
-    for name in ("training.json", "train_config.json", "config.json", "policy_preprocessor.json"):
-        if not (folder / name).is_file():
-            raise ComparisonError(f"{folder}: {name} is missing; it is not a checkpoint of this experiment")
-    training = read_json(folder / "training.json")
+    try:
+        training = read_training(folder)
+    except InputError as error:
+        raise ComparisonError(str(error)) from None
     config = read_json(folder / "train_config.json")
     parts = {
         "training": {name: config[name] for name in TRAINING}

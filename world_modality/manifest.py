@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from world_modality.checkpoint import read_training
 from world_modality.errors import InputError
-from world_modality.files import file_sha256, read_json, write_json
+from world_modality.files import file_sha256, write_json
 
 SCHEDULE = ("learning_rate", "warmup_steps", "final_learning_rate")  # what an option may have of its own
 
@@ -14,14 +15,12 @@ def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
     """Join the `training.json` of each seed's checkpoint into `ckpt_<option>/manifest.json`.
 
     Raises:
-        InputError: a checkpoint has no `training.json`, is another option's, or its weights are not those its training
+        InputError: a checkpoint lacks a file, is another option's, or its weights are not those its training
             recorded.
     """
     records = {}
     for folder in checkpoints:
-        if not (folder / "training.json").is_file():
-            raise InputError(f"{folder}: training.json is missing; a checkpoint trained here has one")
-        record = read_json(folder / "training.json")
+        record = read_training(folder)
         if record["spec"]["option"] != option:
             raise InputError(f"{folder}: trained as option {record['spec']['option']}, expected {option}")
         sha256 = file_sha256(folder / "model.safetensors")

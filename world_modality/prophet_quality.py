@@ -21,18 +21,16 @@ from torch.nn import functional as F
 
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy
+from world_modality.checkpoint import read_training
 from world_modality.dataset import dataset_fingerprint, episode_bounds, split_episodes
 from world_modality.errors import InputError
-from world_modality.files import read_json
 from world_modality.foresight import FUSED, PREDICTORS, Cosines, Foresight, HeldOut, Step, View
 from world_modality.latents import LatentTable
 from world_modality.prophet import Prophet
 
-READ_FILES = ("config.json", "model.safetensors", "training.json")
-
 
 @dataclass(frozen=True)
-class Checkpoint:
+class WorldCheckpoint:
     """One training seed's checkpoint of an option with a world modality."""
 
     folder: Path
@@ -50,8 +48,13 @@ class _Frames:
     episode: Tensor  # (F,) int64
     valid: Tensor  # (F, K) bool
 
+    @property
+    def lengths(self) -> list[int]:
+        """How many frames each episode has, in order."""
+        return self.episode.unique_consecutive(return_counts=True)[1].tolist()
 
-def read_checkpoints(folders: Sequence[Path]) -> list[Checkpoint]:
+
+def read_checkpoints(folders: Sequence[Path]) -> list[WorldCheckpoint]:
     """Read what the checkpoints of one option are, without their weights.
 
     Raises:
@@ -75,16 +78,13 @@ def read_checkpoints(folders: Sequence[Path]) -> list[Checkpoint]:
     return checkpoints
 
 
-def _read_checkpoint(folder: Path) -> Checkpoint:
-    for name in READ_FILES:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: {name} is missing; a checkpoint has {', '.join(READ_FILES)}")
-    training = read_json(folder / "training.json")
+def _read_checkpoint(folder: Path) -> WorldCheckpoint:
+    training = read_training(folder)
     config = PreTrainedConfig.from_pretrained(folder)
     if not isinstance(config, SmolVLAWorldConfig):
         option = training["spec"]["option"]
         raise InputError(f"{folder}: option {option} is a {config.type} without a world modality, so has no Prophet")
-    return Checkpoint(folder, config, training["spec"], training["seed"], training["inputs"]["dataset"])
+    return WorldCheckpoint(folder, config, training["spec"], training["seed"], training["inputs"]["dataset"])
 
 
 @torch.no_grad()
@@ -119,7 +119,6 @@ def measure_foresight(
     frames = _frames(latents, dataset, held_out, horizon)
     cosines = [_cosines(prophet, latents, frames.rows, delta, batch_size) for prophet in prophets]
     spec, config = checkpoints[0].spec, checkpoints[0].config
-    lengths = [int((frames.episode == episode).sum()) for episode in held_out]
     return Foresight(
         option=spec["option"],
         cameras=spec["cameras"],
@@ -128,7 +127,7 @@ def measure_foresight(
         history=config.world_history,
         horizon=horizon,
         training_episodes=len(training),
-        held_out=[HeldOut(episode=e, frames=length) for e, length in zip(held_out, lengths, strict=True)],
+        held_out=[HeldOut(episode=e, frames=length) for e, length in zip(held_out, frames.lengths, strict=True)],
         seeds={c.seed: _views(spec["cameras"], found, frames) for c, found in zip(checkpoints, cosines, strict=True)},
         overall=_views(spec["cameras"], torch.stack(cosines).mean(0), frames),
     )
@@ -137,7 +136,7 @@ def measure_foresight(
 # ---- what is measured with ------------------------------------------------------------------------------------------
 
 
-def _check_held_out(checkpoint: Checkpoint, held_out_per_task: int) -> None:
+def _check_held_out(checkpoint: WorldCheckpoint, held_out_per_task: int) -> None:
     """Refuse to measure on nothing, or on other episodes than those held out from training."""
     if held_out_per_task < 1:
         raise InputError(f"held_out_per_task {held_out_per_task}: hold out at least 1 episode of each task")
@@ -158,7 +157,7 @@ def _check_horizon(dataset: LeRobotDataset, horizon: int, kinds: dict[str, list[
             )
 
 
-def _check_dataset(checkpoints: Sequence[Checkpoint], latents: LatentTable, dataset: LeRobotDataset) -> None:
+def _check_dataset(checkpoints: Sequence[WorldCheckpoint], latents: LatentTable, dataset: LeRobotDataset) -> None:
     fingerprint = dataset_fingerprint(dataset)
     for spec in latents.specs:
         spec.require({"dataset_fingerprint": fingerprint}, f"latents of {spec.image_key}")
@@ -170,7 +169,7 @@ def _check_dataset(checkpoints: Sequence[Checkpoint], latents: LatentTable, data
             )
 
 
-def _load_prophet(checkpoint: Checkpoint, latents: LatentTable) -> Prophet:
+def _load_prophet(checkpoint: WorldCheckpoint, latents: LatentTable) -> Prophet:
     """A checkpoint's Prophet, once the policy has agreed that the latents are its own."""
     checkpoint.config.device = "cpu"
     policy = SmolVLAWorldPolicy.from_pretrained(checkpoint.folder, config=checkpoint.config)
@@ -241,8 +240,8 @@ def _view(cosines: Tensor, frames: _Frames) -> View:
     """What the file says of cosines (predictors, F, K)."""
     at_k = [cosines[:, valid, k].mean(1) for k, valid in enumerate(frames.valid.unbind(1))]
     counts = frames.valid.sum(0).tolist()
-    masks = [frames.valid & (frames.episode == episode)[:, None] for episode in frames.episode.unique()]
-    of_episode = [cosines[:, mask].mean(1) for mask in masks if mask.any()]
+    episodes = zip(cosines.split(frames.lengths, dim=1), frames.valid.split(frames.lengths), strict=True)
+    of_episode = [of_one[:, valid].mean(1) for of_one, valid in episodes if valid.any()]
     return View(
         steps=[Step(k=k + 1, frames=counts[k], **_by_name(mean)) for k, mean in enumerate(at_k)],
         mean=Cosines(**_by_name(cosines[:, frames.valid].mean(1))),

@@ -31,10 +31,13 @@ import lerobot_policy_world_modality.modeling_smolvla_world  # noqa: F401 - LeRo
 from lerobot_policy_world_modality import SmolVLAWorldConfig, seen_image_keys
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality.attention import AttentionRecorder, AttentionSpec
+from world_modality.checkpoint import folders_of, read_training
 from world_modality.encoder import check_device
 from world_modality.errors import InputError
 from world_modality.evaluation import Episode, episode_of, filmed_episodes, read_rows
-from world_modality.files import atomic_path, file_sha256, read_json
+from world_modality.files import atomic_path, file_sha256
+from world_modality.prophet import MEMORIES
+from world_modality.records import content_sha256
 from world_modality.seeds import env_seed, memory_seed, noise_seed
 from world_modality.simulation import (
     CONTROL_FREQUENCY,
@@ -46,59 +49,54 @@ from world_modality.specs import RolloutSpec
 from world_modality.stages import PickupTracker
 
 FILMED_EVERY = 2  # control steps: drawing the frames of a video takes longer than all else in its episode
-CHECKPOINT_FILES = (
-    "config.json",
-    "model.safetensors",
-    "policy_preprocessor.json",
-    "policy_postprocessor.json",
-    "training.json",
-)
 
 
-def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> None:
-    """Refuse a folder that is no checkpoint with its processors, or one trained as another option or with another seed.
+def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> bool:
+    """Refuse a folder that is no checkpoint, or one trained as another option, with another seed or encoder.
+
+    Returns:
+        whether its encoder's files are those it was trained with; if False, the policy uses no encoder or has yet to
+        check it.
 
     Raises:
         InputError: naming what is missing, damaged or differs.
     """
-    for name in CHECKPOINT_FILES:
-        if not (checkpoint / name).is_file():
-            raise InputError(f"{checkpoint}: {name} is missing; a checkpoint has {', '.join(CHECKPOINT_FILES)}")
+    trained = read_training(checkpoint)
     try:
         with safe_open(checkpoint / "model.safetensors", "pt"):
             pass
     except SafetensorError as error:
         raise InputError(f"{checkpoint}/model.safetensors: truncated or damaged ({error})") from None
-    trained = read_json(checkpoint / "training.json")
     made, asked = (trained["spec"]["option"], trained["seed"]), (spec.source_option, train_seed)
     if made != asked:
         raise InputError(
             f"{checkpoint}: trained as option {made[0]} with seed {made[1]}, expected {asked[0]} with seed {asked[1]}"
         )
-
-
-def folders_of(checkpoint: Path) -> dict[str, Path]:
-    """The folders a checkpoint names, and reads when it is loaded: its VLM's, and its encoder's where it has one.
-
-    Raises:
-        InputError: the checkpoint has no readable `config.json`.
-    """
-    if not (checkpoint / "config.json").is_file():
-        raise InputError(f"{checkpoint}: config.json is missing; a checkpoint has {', '.join(CHECKPOINT_FILES)}")
-    config = read_json(checkpoint / "config.json")
-    named = {"vlm": config.get("vlm_model_name"), "encoder": config.get("world_encoder")}
-    return {role: Path(folder) for role, folder in named.items() if folder and Path(folder).is_dir()}
+    encoder = folders_of(checkpoint).get("encoder")
+    if encoder is None or not MEMORIES[spec.memory].sees:
+        return False
+    found, expected = content_sha256(encoder), trained["inputs"]["encoder"]
+    if found != expected:
+        raise InputError(
+            f"{encoder}: has content {found[:12]}, but {checkpoint} was trained with an encoder of content "
+            f"{str(expected)[:12]}"
+        )
+    return True
 
 
 class Pilot:
     """A trained policy with its processors, as one option rolls it out.
+
+    Args:
+        encoder_is_verified: `check_checkpoint` has found its encoder to be the one it was trained with. Otherwise the
+            policy hashes the encoder's weights when it loads them.
 
     Attributes:
         spec: what the option changes and the protocol it obeys.
         checkpoint_sha256: hash of the weights.
     """
 
-    def __init__(self, checkpoint: Path, spec: RolloutSpec):
+    def __init__(self, checkpoint: Path, spec: RolloutSpec, encoder_is_verified: bool = False):
         check_device(spec.device)  # LeRobot would take the CPU instead
         self.spec = spec
         self.checkpoint_sha256 = file_sha256(checkpoint / "model.safetensors")
@@ -114,6 +112,7 @@ class Pilot:
                 f"n_action_steps {spec.protocol.n_action_steps}: {checkpoint} predicts {config.chunk_size} actions"
             )
         self.policy = get_policy_class(config.type).from_pretrained(checkpoint, config=config)
+        self.policy.encoder_is_verified = encoder_is_verified
         self.policy.eval()
         overrides = {"device_processor": {"device": spec.device}}
         self.preprocessor, self.postprocessor = make_pre_post_processors(
@@ -253,11 +252,11 @@ def record_videos(
         RuntimeError: a filmed episode ends otherwise than the evaluated one: the evaluation is not reproducible.
     """
     rows = read_rows(blocks)
-    check_checkpoint(checkpoint, spec, rows[0]["train_seed"])
+    verified = check_checkpoint(checkpoint, spec, rows[0]["train_seed"])
     for row in rows:
         if (row["option"], row["task"]) != (spec.option, task_id):
             raise InputError(f"{blocks[0].parent}: holds rollouts of {row['option']} on task {row['task']}")
-    pilot = Pilot(checkpoint, spec)
+    pilot = Pilot(checkpoint, spec, verified)
     chosen = filmed_episodes([episode_of(row) for row in rows])
     with (
         atomic_path(folder) as temporary,

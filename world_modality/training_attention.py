@@ -17,10 +17,11 @@ from lerobot.policies.factory import make_pre_post_processors
 
 from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy
 from world_modality.attention import AttentionSpec, ChunkAttention, join_specs, write_attention
+from world_modality.checkpoint import read_training
 from world_modality.dataset import dataset_fingerprint, episode_bounds, load_dataset, split_episodes
 from world_modality.encoder import check_device
 from world_modality.errors import InputError
-from world_modality.files import file_sha256, read_json
+from world_modality.files import file_sha256
 from world_modality.latents import LatentTable, join_tables
 from world_modality.loader import FrameBatches
 from world_modality.progress import Progress
@@ -70,9 +71,7 @@ def measure_training_attention(
 
 
 def _training_record(checkpoint: Path) -> dict:
-    if not (checkpoint / "training.json").is_file():
-        raise InputError(f"{checkpoint}: training.json is missing; a checkpoint trained here has one")
-    record = read_json(checkpoint / "training.json")
+    record = read_training(checkpoint)
     if not record["spec"]["world"]:
         raise InputError(f"{checkpoint}: option {record['spec']['option']} was trained without a world modality")
     return record
@@ -93,17 +92,6 @@ def _attention_spec(checkpoint: Path, record: dict, actions: int) -> AttentionSp
         actions=actions,
         checkpoints={str(record["seed"]): file_sha256(checkpoint / "model.safetensors")},
     )
-
-
-def vlm_of(checkpoint: Path) -> Path:
-    """The folder of the VLM that a checkpoint names, and reads when it is loaded.
-
-    Raises:
-        InputError: the checkpoint has no `config.json`.
-    """
-    if not (checkpoint / "config.json").is_file():
-        raise InputError(f"{checkpoint}: config.json is missing; a checkpoint has one")
-    return Path(read_json(checkpoint / "config.json")["vlm_model_name"])
 
 
 def spread_frames(dataset: LeRobotDataset, episodes: Sequence[int], count: int) -> list[int]:

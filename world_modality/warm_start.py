@@ -30,6 +30,7 @@ from transformers import AutoConfig
 
 from lerobot_policy_world_modality import SmolVLAWorldConfig, seen_image_keys
 from lerobot_policy_world_modality.modeling_smolvla_world import WORLD_MODULES
+from world_modality.checkpoint import require_files
 from world_modality.errors import InputError
 from world_modality.files import read_json
 from world_modality.latents import LatentTable
@@ -112,9 +113,7 @@ def world_config(plain: SmolVLAConfig, spec: TrainSpec, encoder: Path, latents: 
 
 
 def _published_config(published: Path) -> SmolVLAConfig:
-    for name in PUBLISHED_FILES:
-        if not (published / name).is_file():
-            raise InputError(f"{published}: {name} is missing; a published policy has {', '.join(PUBLISHED_FILES)}")
+    require_files(published, PUBLISHED_FILES, "a published policy")
     kind = read_json(published / "config.json").get("type")
     if kind != "smolvla":
         raise InputError(f"{published}: is a {kind} policy, expected a plain smolvla (type in config.json)")

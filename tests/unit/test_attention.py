@@ -176,9 +176,10 @@ def test_what_cannot_be_measured_is_refused(checkpoint, folder, tmp_path, change
 def test_one_seed_is_not_measured_twice_and_a_plain_policy_not_at_all(checkpoint, folder, tmp_path):
     with pytest.raises(InputError, match="training seeds 0 are not all distinct"):
         measured([checkpoint, shutil.copytree(checkpoint, tmp_path / "E2")], folder, tmp_path / "table.parquet")
-    write_json(tmp_path / "training.json", {"spec": {"option": "E0", "world": None}})
+    plain = shutil.copytree(checkpoint, tmp_path / "E0")
+    write_json(plain / "training.json", {"spec": {"option": "E0", "world": None}})
     with pytest.raises(InputError, match="option E0 was trained without a world modality"):
-        measured([tmp_path], folder, tmp_path / "table.parquet")
+        measured([plain], folder, tmp_path / "table.parquet")
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

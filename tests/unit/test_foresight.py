@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy
 from world_modality.backbones import build_small_vlm
+from world_modality.checkpoint import FILES
 from world_modality.dataset import dataset_fingerprint, load_dataset
 from world_modality.figures import plot_prophet, save
 from world_modality.files import write_json
@@ -94,6 +95,8 @@ class Maker:
     ) -> Path:
         spec = {"option": option, "cameras": list(cameras), "image_keys": KEYS, "held_out_per_task": held_out}
         inputs = {"dataset": dataset or dataset_fingerprint(self.dataset)}
+        for name in FILES:
+            (folder / name).touch()
         write_json(folder / "training.json", {"spec": spec, "seed": seed, "inputs": inputs})
         return folder
 

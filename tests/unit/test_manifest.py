@@ -2,6 +2,8 @@
 
 import pytest
 
+from world_modality.checkpoint import FILES
+from world_modality.errors import InputError
 from world_modality.files import file_sha256, read_json, write_json
 from world_modality.manifest import write_manifest
 
@@ -12,6 +14,8 @@ SCHEDULE = {"learning_rate": 1e-3, "warmup_steps": 5, "final_learning_rate": 1e-
 def checkpoint(root, seed, option="E0", steps=100, world=None):
     folder = root / f"seed_{seed}"
     folder.mkdir()
+    for name in FILES:
+        (folder / name).touch()
     (folder / "model.safetensors").write_text(f"weights of seed {seed}")
     record = {
         "spec": {"option": option, "training": {"steps": steps, "batch_size": 4} | SCHEDULE, **POLICY},
@@ -52,3 +56,11 @@ def test_seeds_of_another_budget_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"E0: one seed was trained with .*'steps': 50"):
         write_manifest("E0", folders, tmp_path / "manifest.json")
     assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_checkpoint_that_lacks_a_file_is_refused_and_told_what_it_should_have(tmp_path, name):
+    folder = checkpoint(tmp_path, 0)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"seed_0: {name} is missing; a checkpoint has {', '.join(FILES)}"):
+        write_manifest("E0", [folder], tmp_path / "manifest.json")

@@ -1,14 +1,18 @@
 """An episode is f(policy, task, init state, seeds); what no one looks at is not rendered, and nothing changes by it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from world_modality import blocks
+from world_modality import blocks, rollout
+from world_modality.backbones import build_small_encoder
 from world_modality.blocks import evaluate_block
+from world_modality.encoder import VideoEncoder
 from world_modality.errors import InputError
+from world_modality.files import read_json, write_json
 from world_modality.rollout import Pilot, roll_out
 from world_modality.seeds import env_seed, memory_seed, noise_seed
 from world_modality.simulation import Observation, PickupState
@@ -228,3 +232,24 @@ def test_a_block_of_states_that_do_not_exist_is_refused_before_anything_is_loade
         evaluate_block(
             checkpoints / "E0", spec, 0, 0, range(2, 5), states, tmp_path / "block_0.jsonl", tmp_path / "a.parquet"
         )
+
+
+def test_the_encoder_is_hashed_once_a_job_and_by_no_worker(experiment, checkpoints, tmp_path, monkeypatch):
+    hashed, content = [], rollout.content_sha256
+    monkeypatch.setattr(rollout, "content_sha256", lambda path: hashed.append(path.name) or content(path))
+    monkeypatch.setattr(VideoEncoder, "identity", lambda _: hashed.append("weights"))
+    monkeypatch.setattr(blocks, "LiberoSimulation", Scene)
+    spec, states = pilot(experiment, checkpoints, "E2", 2, horizon=6).spec, dict(enumerate(np.zeros((50, 5))))
+    evaluate_block(checkpoints / "E2", spec, 0, 0, range(2), states, tmp_path / "b.jsonl", tmp_path / "a.parquet")
+    assert hashed == ["encoder"]
+
+
+def test_an_encoder_other_than_the_one_trained_with_is_refused_before_anything_is_loaded(
+    experiment, checkpoints, tmp_path
+):
+    build_small_encoder(experiment.encoder.model_copy(update={"seed": 1}), tmp_path / "other")
+    copy = shutil.copytree(checkpoints / "E2", tmp_path / "E2")
+    write_json(copy / "config.json", read_json(copy / "config.json") | {"world_encoder": str(tmp_path / "other")})
+    with pytest.raises(InputError, match=r"other: has content .*, but .*E2 was trained with an encoder of content"):
+        rollout.check_checkpoint(copy, pilot(experiment, checkpoints, "E2", 2).spec, 0)
+    assert not rollout.check_checkpoint(copy, experiment.rollout_spec("E2-zero"), 0)  # which never uses it

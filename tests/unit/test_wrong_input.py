@@ -697,7 +697,9 @@ def test_a_malformed_decision_is_not_drawn(desk, refusal):
 def test_a_checkpoint_from_elsewhere_is_not_listed(desk, refusal):
     copy = checkpoint(lambda c: (c / "training.json").unlink(), record_anew=True)(desk)
     flags = {"option": "E2", "checkpoints": [copy], "output": desk.tmp / "out" / "manifest.json"}
-    assert "training.json is missing; a checkpoint trained here has one" in refusal("scripts/write_manifest.py", flags)
+    assert "training.json is missing; a checkpoint has config.json, model.safetensors, " in refusal(
+        "scripts/write_manifest.py", flags
+    )
 
 
 @pytest.mark.parametrize(
