@@ -4,6 +4,7 @@ And one finished smoke experiment for all that need one.
 """
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,9 @@ def publish():
             link.parent.mkdir(parents=True, exist_ok=True)
             blob.write_bytes(content)
             link.symlink_to(os.path.relpath(blob, link.parent))
+        listed = {name: {"size": len(content), "blob_id": "0" * 40} for name, content in files.items()}
+        (folder / "trees").mkdir(exist_ok=True)
+        (folder / "trees" / f"{commit}.json").write_text(json.dumps({"format_version": 1, "files": listed}))
         (folder / "refs").mkdir(exist_ok=True)
         (folder / "refs" / "main").write_text(commit)
 

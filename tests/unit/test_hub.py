@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import httpx
 import pytest
 import yaml
 from huggingface_hub import constants
@@ -104,6 +105,43 @@ def test_what_is_not_in_the_cache_is_named_with_what_to_do(hub_cache, tmp_path):
         with pytest.raises(InputError, match=rf"{wrong.kind} {wrong.name}: not in the hub's cache.*snakemake fetch"):
             fetch(wrong)
     assert not (tmp_path / "placed").exists()
+
+
+@pytest.mark.parametrize("revision", ["main", OLD])
+def test_a_fetch_that_was_interrupted_is_named_by_what_it_lacks(hub_cache, tmp_path, revision):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}", "a.safetensors": "a", "b.safetensors": "b"})
+    snapshot = tmp_path / "hub/models--me--policy/snapshots" / OLD
+    (snapshot / "a.safetensors").unlink()
+    os.remove(os.path.realpath(snapshot / "b.safetensors"))  # a link to nothing
+    with pytest.raises(InputError, match=r"not in the hub's cache.*a\.safetensors, b\.safetensors") as refused:
+        fetch(repository(revision))
+    assert len(str(refused.value).splitlines()) == 1
+    assert fetch(repository(OLD, files=("*.json",))) == snapshot
+
+
+@pytest.mark.parametrize("revision", ["main", OLD])
+def test_a_cache_without_the_list_of_the_commit_s_files_is_not_taken_for_whole(hub_cache, tmp_path, revision):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}"})
+    (tmp_path / f"hub/models--me--policy/trees/{OLD}.json").unlink()
+    with pytest.raises(InputError, match=r"not in the hub's cache.*offline.*snakemake fetch"):
+        fetch(repository(revision))
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_one_line(hub_cache, monkeypatch):
+    def unreachable(*_, **__):
+        raise httpx.ConnectError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_tree", unreachable)
+    with pytest.raises(InputError, match=r"not in the hub's cache.*no route to host"):
+        fetch(repository(OLD))
+
+
+def test_a_placed_repository_holds_the_wanted_files_alone_whatever_else_the_cache_has(hub_cache, tmp_path):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}", "model.safetensors": "", "onnx/model.onnx": "large"})
+    place(repository(OLD, files=("*.json", "*.safetensors")), tmp_path / "placed")
+    assert {p.name for p in (tmp_path / "placed").rglob("*")} == {"config.json", "model.safetensors"}
+    with pytest.raises(InputError, match=r"no files \*\.bin"):
+        place(repository(OLD, files=("*.bin",)), tmp_path / "none")
 
 
 def full(commits=None):
