@@ -40,15 +40,26 @@ def run(main: Callable[[], None]) -> None:
 
 def join_run() -> None:
     """Where a run started this process: from now on die with the processes that `$RUN_PIDS` names."""
-    processes = [Path("/proc", pid) for pid in os.environ.get("RUN_PIDS", "").split()]
-    if processes:
+    if processes := os.environ.get("RUN_PIDS", "").split():
         gc.set_threshold(GARBAGE_EVERY)
-        threading.Thread(target=_die_with, args=(processes,), daemon=True).start()
+        die_with(*processes)
 
 
-def _die_with(processes: list[Path]) -> None:
-    """Kill this process once one of `processes` is gone."""
-    while all(_lives(process) for process in processes):
+def die_with(*processes: int | str) -> None:
+    """From now on die with any of these processes, given by their ids: this one's parent and its parent's parents.
+
+    An id is given to another process once its own is gone. So a process is told by its start as well, and one that
+    started after this process is no parent of it.
+    """
+    own_start = _start(Path("/proc/self"))
+    starts = {(process := Path("/proc", str(number))): _start(process) for number in processes}
+    starts = {process: start if start is not None and start <= own_start else None for process, start in starts.items()}
+    threading.Thread(target=_watch, args=(starts,), daemon=True).start()
+
+
+def _watch(starts: dict[Path, int | None]) -> None:
+    """Kill this process once one of the processes is gone; `starts` says when each started, None that it is gone."""
+    while all(start is not None and _start(process) == start for process, start in starts.items()):
         time.sleep(LOOK_EVERY)
     _say_last("the run that started this program is gone; so is it")
     if callable(signal.getsignal(signal.SIGTERM)):
@@ -57,12 +68,13 @@ def _die_with(processes: list[Path]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _lives(process: Path) -> bool:
-    """Whether a process is there and more than a zombie, which nobody may ever reap."""
+def _start(process: Path) -> int | None:
+    """When a process started, in clock ticks since the machine did; None: it is gone, or a zombie nobody may reap."""
     try:
-        return (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        state, *fields = (process / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return None
+    return None if state in "ZX" else int(fields[18])
 
 
 # ---- being asked to stop --------------------------------------------------------------------------------------------

@@ -62,3 +62,26 @@ with stop_requests() as asked:
 def test_a_program_started_by_hand_watches_nothing():
     started = program("", "import world_modality, threading; assert threading.active_count() == 1")
     assert started.wait(timeout=60) == 0
+
+
+SLEEP = "import time, world_modality; time.sleep(600)"
+
+
+def test_a_process_that_was_given_the_id_of_its_run_keeps_no_program_alive(tmp_path):
+    """Of a run that died before the watch began, and of one that died since."""
+    later = (
+        "import os, subprocess; c = subprocess.Popen('cat', stdin=subprocess.PIPE); os.environ['RUN_PIDS'] = str(c.pid)"
+    )
+    assert program("", f"import time; time.sleep(0.1); {later}; {SLEEP}").wait(timeout=60) == -signal.SIGKILL
+
+    stat = Path("/proc/self/stat").read_text()  # stands where the run's is
+    (tmp_path / "stat").write_text(stat)
+    started = program(f"{os.getpid()} {tmp_path}", SLEEP)
+    time.sleep(2)
+    assert started.poll() is None
+    before, _, fields = stat.rpartition(")")
+    fields = fields.split()
+    fields[19] = str(int(fields[19]) - 1)
+    (tmp_path / "new").write_text(f"{before}) {' '.join(fields)}")
+    (tmp_path / "new").rename(tmp_path / "stat")
+    assert started.wait(timeout=60) == -signal.SIGKILL
