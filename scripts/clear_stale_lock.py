@@ -13,35 +13,45 @@ from world_modality.program import run
 PROCESSES = Path("/proc")
 
 
-def running_snakemake() -> int | None:
-    """Id of a process that runs Snakemake in the present folder, or may: whose folder we are not allowed to see."""
+def running_snakemake(owners: set[int]) -> int | None:
+    """Id of a process that runs Snakemake in the present folder, or may: whose folder we are not allowed to see.
+
+    Args:
+        owners: ids of the users who own the lock; the Snakemake of another user whose folder we cannot see is not here.
+    """
     for process in PROCESSES.glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if any(Path(word).name == "snakemake" for word in command) and _works_here(process):
+            if any(Path(word).name == "snakemake" for word in command) and _works_here(process, owners):
                 return int(process.name)
         except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
             continue
     return None
 
 
-def _works_here(process: Path) -> bool:
+def _works_here(process: Path, owners: set[int]) -> bool:
     try:
         return (process / "cwd").samefile(Path.cwd())
     except PermissionError:
-        return True
+        return _user(process) in owners
+
+
+def _user(process: Path) -> int:
+    """Who runs a process; its folder in /proc may belong to root instead."""
+    status = (process / "status").read_text(errors="replace")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Uid:"))
 
 
 def main() -> None:
     locks = list(Path(".snakemake/locks").glob("*.lock"))
     if not locks:
         return
-    process = running_snakemake()
+    process = running_snakemake({lock.stat().st_uid for lock in locks})
     if process is not None:
         raise InputError(f"{Path.cwd()}: Snakemake is at work here already (process {process}); wait for it or stop it")
     print("the last run was killed: removing its lock and going on from what is finished", file=sys.stderr)
     for lock in locks:  # what `snakemake --unlock` does, which needs a Snakefile that can be read
-        lock.unlink()
+        lock.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
