@@ -60,15 +60,19 @@ localrules:
     verify,
 
 
+include: "rules/common.smk"
+
+
 rule all:
-    """The decision, what the policies paid attention to, and the figures."""
+    """The decision, what the policies paid attention to, the figures and the videos."""
     input:
         "results/decision.txt",
         "results/attention.txt",
         expand("results/figures/{figure}.svg", figure=experiment.drawn_figures()),
+        known_videos,
+        scheduled_videos,
 
 
-include: "rules/common.smk"
 include: "rules/hub.smk"
 include: "rules/preflight.smk"
 include: "rules/data.smk"

@@ -55,8 +55,6 @@ rule decide:
         plan="results/plan.json",
         foresights=known_foresights,
         scheduled_foresights=scheduled_foresights,
-        known_videos=known_videos,
-        scheduled_videos=scheduled_videos,
     output:
         data="results/decision.json",
         text="results/decision.txt",

@@ -1,7 +1,7 @@
 """Film an option's first success and first failure on a task.
 
-Reads a checkpoint and the blocks it was evaluated in; writes a folder of mp4 files. The episodes are rolled out once
-more, and must end as they did when they were evaluated.
+Reads a checkpoint and the blocks it was evaluated in, and rolls the episodes out once more. Writes a folder of mp4
+files and `films.json`, which says of each whether it shows the episode as it was evaluated.
 """
 
 import argparse

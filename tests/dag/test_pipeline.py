@@ -107,7 +107,7 @@ def finish(directory, jobs, scheduled):
     """Pretend that `jobs` are done, in the order of the pipeline, and that the tree scheduled `scheduled`."""
     order = ["record_demonstrations", "aggregate_demonstrations", "build_encoder", "build_vlm", "encode_latents"]
     order += ["train_policy", "write_manifest", "measure_prophet", "draw_init_states", "evaluate_policy"]
-    order += ["record_videos", "collect_evaluation"]
+    order += ["collect_evaluation"]
     for moment, rule in enumerate([*order, "judge_pickup"], start=1_700_000_000):
         for output in outputs(jobs, rule):
             path = directory / output
@@ -128,6 +128,18 @@ def test_where_the_world_modality_helps_only_the_decision_is_left(tmp_path, fres
     assert count(planned(tmp_path)) == {"audit_fairness": 1, "decide": 2}
 
 
+def films(jobs):
+    return {output.split("/")[2] for output in outputs(jobs, "record_videos")}
+
+
+def test_the_decision_waits_for_no_film_and_the_whole_experiment_has_them_all(tmp_path, fresh):
+    assert films(fresh) == set()
+    assert films(planned(tmp_path, target="all")) == {"E0", "E2", "E2-zero", "S0"}
+    finish(tmp_path, fresh, scheduled=["A"])
+    assert films(planned(tmp_path)) == set()
+    assert films(planned(tmp_path, target="all")) == {"E0", "E2", "E2-zero", "S0", "A"}
+
+
 def test_where_the_world_modality_hurts_the_wrist_experiment_is_left_and_nothing_else(tmp_path, fresh):
     finish(tmp_path, fresh, scheduled=["A"])
     jobs = planned(tmp_path)
@@ -137,7 +149,6 @@ def test_where_the_world_modality_hurts_the_wrist_experiment_is_left_and_nothing
         "write_manifest": 1,
         "measure_prophet": 1,
         "evaluate_policy": 4,  # episodes and attention of two tasks
-        "record_videos": 2,
         "collect_evaluation": 2,
         "audit_fairness": 1,
         "decide": 2,

@@ -265,6 +265,13 @@ def test_an_edit_of_the_wrist_option_plans_nothing_where_the_branch_did_not_ask_
     assert reached(before, jobs_by_output(tmp_path, merged(copy.deepcopy(CONFIG), edit))) == set()
 
 
+def test_no_artifact_is_made_from_a_film(tmp_path):
+    always = change("decision.wrist_experiment", "always")
+    jobs = jobs_by_output(tmp_path, merged(copy.deepcopy(CONFIG), always))
+    assert fnmatch.filter(jobs, "videos/A/*")
+    assert {job.rule for job in jobs.values() if any("videos/" in path for path in job.inputs)} <= {"all"}
+
+
 def test_params_that_swap_their_values_are_seen(tmp_path):
     swapped = {"latents": {"batch_size": 4}, "world": {"window": 64}}
     before, after = (jobs_by_output(tmp_path, merged(copy.deepcopy(CONFIG), c)) for c in ({}, swapped))

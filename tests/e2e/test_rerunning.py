@@ -47,6 +47,7 @@ EDITS = {
         {"evaluation": {"episodes": 4}},
         evaluated(*ALL, block="1*") | {"init_states/*"} | PICKUP | COMPARED,
     ),
+    "the size of the videos": ({"evaluation": {"video_size": 96}}, {f"videos/{option}/task_0" for option in ALL}),
     "the margin": ({"decision": {"margin": 0.05}}, END),
     "a figure's colour": ({"figures": {"pickup_color": "#123456"}}, DRAWN),
     "T_ctx": (

@@ -42,6 +42,8 @@ def test_every_filmed_episode_has_a_video(smoke):
         videos = [e["video"] for e in read_json(smoke / f"results/eval_{option}_0.json")["episodes"] if e["video"]]
         assert videos
         assert all((smoke / video).stat().st_size > 1000 for video in videos)
+        films = read_json(smoke / f"results/videos/{option}/task_0/films.json")
+        assert {(film["file"], film["as_evaluated"]) for film in films} == {(Path(v).name, True) for v in videos}
 
 
 def test_evaluated_states_are_never_trained_on(smoke):

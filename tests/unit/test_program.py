@@ -69,10 +69,8 @@ SLEEP = "import time, world_modality; time.sleep(600)"
 
 def test_a_process_that_was_given_the_id_of_its_run_keeps_no_program_alive(tmp_path):
     """Of a run that died before the watch began, and of one that died since."""
-    later = (
-        "import os, subprocess; c = subprocess.Popen('cat', stdin=subprocess.PIPE); os.environ['RUN_PIDS'] = str(c.pid)"
-    )
-    assert program("", f"import time; time.sleep(0.1); {later}; {SLEEP}").wait(timeout=60) == -signal.SIGKILL
+    later = "import os, subprocess, time; time.sleep(0.1); cat = subprocess.Popen('cat', stdin=subprocess.PIPE)"
+    assert program("", f"{later}; os.environ['RUN_PIDS'] = str(cat.pid); {SLEEP}").wait(60) == -signal.SIGKILL
 
     stat = Path("/proc/self/stat").read_text()  # stands where the run's is
     (tmp_path / "stat").write_text(stat)
