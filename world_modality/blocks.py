@@ -6,7 +6,9 @@ rolls it out, nor what that process rolled out before.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from world_modality.attention import AttentionSpec, write_episodes
 from world_modality.errors import InputError
 from world_modality.evaluation import Episode, block_row
 from world_modality.files import atomic_path, text_sha256
+from world_modality.program import die_with
 from world_modality.progress import Progress
 from world_modality.provenance import package_versions
 from world_modality.rollout import Pilot, check_checkpoint, roll_out
@@ -98,6 +101,8 @@ class _Worker:
     def roll(self, init_state: InitState) -> _Rolled:
         try:
             episode = self._episode(*init_state)
+        except InputError:  # no crash: it would be the same once more
+            raise
         except Exception as error:
             where = f"task {self.task_id}, init state {init_state[0]}"
             print(f"{where} crashed ({error!r}); once more in a fresh simulation")
@@ -122,17 +127,19 @@ def _rolling(simulators: int, about: tuple) -> Iterator[Callable[[Iterable[InitS
         return
     # A forked process would share its parent's OpenGL and CUDA.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(simulators, mp_context=context, initializer=_open_worker, initargs=about) as pool:
+    with ProcessPoolExecutor(simulators, mp_context=context, initializer=_prepare_worker, initargs=about) as pool:
         try:
             yield lambda init_states: pool.map(_roll, init_states)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _open_worker(*about) -> None:
+def _prepare_worker(*about) -> None:
     global _worker
-    _worker = _Worker(*about)
+    die_with(os.getppid())
+    # Opened by the first episode: an error in an initializer would reach the caller as a broken pool.
+    _worker = functools.cache(lambda: _Worker(*about))
 
 
 def _roll(init_state: InitState) -> _Rolled:
-    return _worker.roll(init_state)
+    return _worker().roll(init_state)

@@ -1,7 +1,11 @@
 """An episode is f(policy, task, init state, seeds); what no one looks at is not rendered, and nothing changes by it."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +16,14 @@ from world_modality.backbones import build_small_encoder
 from world_modality.blocks import evaluate_block
 from world_modality.encoder import VideoEncoder
 from world_modality.errors import InputError
+from world_modality.evaluation import block_row
 from world_modality.files import read_json, write_json
-from world_modality.rollout import Pilot, roll_out
+from world_modality.rollout import Pilot, record_videos, roll_out
 from world_modality.seeds import env_seed, memory_seed, noise_seed
 from world_modality.simulation import Observation, PickupState
 from world_modality.train_llm_vla import TrainInputs, train
 
+REPOSITORY = Path(__file__).parents[2]
 SIZE = 32
 CAMERAS = ("front", "wrist")
 
@@ -224,6 +230,61 @@ def test_a_crash_is_tried_once_more_and_is_never_a_failure_of_the_policy(
         with pytest.raises(RuntimeError, match="the simulator crashed"):
             evaluate_block(checkpoints / "E0", spec, 0, 0, range(2), states, block, attention)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_episode_refuses_is_no_crash_to_try_again(experiment, checkpoints, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise InputError("the encoder is another")
+
+    monkeypatch.setattr(blocks, "LiberoSimulation", Scene)
+    monkeypatch.setattr(blocks, "roll_out", refuse)
+    spec, states = pilot(experiment, checkpoints, "E0", 2).spec, dict(enumerate(np.zeros((50, 5))))
+    with pytest.raises(InputError, match="the encoder is another"):
+        evaluate_block(checkpoints / "E0", spec, 0, 0, range(2), states, tmp_path / "b.jsonl", tmp_path / "a.parquet")
+    assert "once more" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fault", ["opening", "episode"])
+def test_what_one_of_two_simulators_refuses_is_told_in_one_line(tmp_path, fault):
+    command = [sys.executable, "tests/unit/failing_workers.py", fault, "2", tmp_path]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    lines = [line for line in ended.stderr.splitlines() if "robosuite" not in line]
+    assert lines == ["error: encoder: content 1234 is not that of the checkpoint"]
+    assert ended.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+class FilmedScene(Scene):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def render(self, camera, size):
+        return self._image(camera)
+
+
+@pytest.mark.parametrize("success_at", [None, 5])
+def test_a_film_that_ends_otherwise_than_its_episode_is_kept_and_says_so(
+    experiment, checkpoints, tmp_path, monkeypatch, capsys, success_at
+):
+    driver = pilot(experiment, checkpoints, "E0", 2, horizon=6)
+    evaluated = roll_out(driver, Scene(), 3, np.zeros(5), train_seed=0)
+    (tmp_path / "block_0.jsonl").write_text(block_row(evaluated, {"option": "E0", "task": 0}))
+    monkeypatch.setattr(rollout, "LiberoSimulation", lambda *_: FilmedScene(success_at=success_at))
+    blocks, states, folder = [tmp_path / "block_0.jsonl"], {3: np.zeros(5)}, tmp_path / "task_0"
+    record_videos(checkpoints / "E0", driver.spec, 0, blocks, states, SIZE, folder)
+    [film] = read_json(folder / "films.json")
+    assert film["file"] == "failure_init_state_03.mp4"
+    assert (folder / film["file"]).stat().st_size
+    assert film["as_evaluated"] == (success_at is None)
+    assert (film["evaluated"]["success"], film["evaluated"]["steps"]) == (False, 6)
+    assert (film["filmed"]["success"], film["filmed"]["steps"]) == ((True, 5) if success_at else (False, 6))
+    warned = "warning: E0, task 0, init state 3: failure_init_state_03.mp4 does not show the evaluated episode"
+    assert (warned in capsys.readouterr().err) == (success_at is not None)
 
 
 def test_a_block_of_states_that_do_not_exist_is_refused_before_anything_is_loaded(experiment, checkpoints, tmp_path):
