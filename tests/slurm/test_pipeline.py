@@ -105,7 +105,7 @@ def start(cluster, environment):
 @pytest.fixture(scope="module")
 def on_cluster(start, tmp_path_factory):
     """The smoke experiment, made by the cluster from nothing."""
-    run = start(tmp_path_factory.mktemp("cluster"), "results/decision.txt")
+    run = start(tmp_path_factory.mktemp("cluster"), "results/decision.txt", "results/videos/E0/task_0")
     run.ends_well()
     return run
 
