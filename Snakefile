@@ -10,10 +10,10 @@ import sys
 
 from snakemake.utils import min_version
 
-from world_modality.config import load_experiment
-from world_modality.sections import ConfigError
-from world_modality.files import write_run_config
-from world_modality.sources import source_code
+from world_modality.experiment.config import load_experiment
+from world_modality.experiment.sections import ConfigError
+from world_modality.artifacts.files import write_run_config
+from world_modality.artifacts.sources import source_code
 
 min_version("9.27")
 

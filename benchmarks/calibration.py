@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 from scipy import optimize, stats
 
-from world_modality.config import default_config, load_experiment
-from world_modality.decision import Counts, choose_token
-from world_modality.judgement import compare
-from world_modality.sections import Decision
+from world_modality.decision.judgement import compare
+from world_modality.decision.tree import Counts, choose_token
+from world_modality.experiment.config import default_config, load_experiment
+from world_modality.experiment.sections import Decision
 
 FAMILIES = {("E2", "E0"): "primary", ("A", "E0"): "adoption"}
 

@@ -7,10 +7,10 @@ Reads the simulator, writes nothing. The resets are the seeds from `--seed` on, 
 
 import argparse
 
-from world_modality.expert import SUITE, solve
-from world_modality.sections import Simulation
-from world_modality.simulation import LiberoSimulation
-from world_modality.suites import SUITE_SIZES
+from world_modality.experiment.sections import Simulation
+from world_modality.experiment.suites import SUITE_SIZES
+from world_modality.simulation.expert import SUITE, solve
+from world_modality.simulation.libero import LiberoSimulation
 
 
 def steps_to_success(simulation: LiberoSimulation, seed: int) -> int | None:

@@ -14,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from world_modality.comparison import check_comparable, episode_table, read_evaluation
-from world_modality.statistics import differences, exact_test, pair_outcomes
+from world_modality.decision.evaluations import check_comparable, episode_table, read_evaluation
+from world_modality.decision.statistics import differences, exact_test, pair_outcomes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS = ("E0", "S0", "E0-blind")

@@ -18,7 +18,7 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.utils.constants import OBS_IMAGES
 
-from world_modality.prophet import MEMORIES
+from lerobot_policy_world_modality.prophet import MEMORIES
 
 
 def seen_image_keys(config: SmolVLAConfig) -> list[str]:
@@ -46,7 +46,7 @@ class SmolVLAWorldConfig(SmolVLAConfig):
         world_prophet_layers: layers of Prophet's transformer.
         world_heads: attention heads of Prophet and of the cross-attention.
         world_loss_weight: lambda_world, weight of the world loss beside the action loss.
-        world_memory: what the policy attends to, a key of `world_modality.prophet.MEMORIES`.
+        world_memory: what the policy attends to, a key of `lerobot_policy_world_modality.prophet.MEMORIES`.
         world_image_key_rollout: the camera that is seen at rollout in place of the one world camera trained on (a
             distribution shift); None for the same.
         world_latents: latent tables to train on, one per world image key, in that order; unused at rollout.

@@ -32,10 +32,7 @@ from lerobot.utils.constants import OBS_STATE
 from safetensors import safe_open
 from torch import Tensor
 
-from world_modality.encoder import VideoEncoder
-from world_modality.errors import InputError
-from world_modality.latents import LatentTable, join_tables
-from world_modality.prophet import (
+from lerobot_policy_world_modality.prophet import (
     MEMORIES,
     GatedCrossAttention,
     Memory,
@@ -44,6 +41,9 @@ from world_modality.prophet import (
     require_finite,
     world_loss,
 )
+from world_modality.errors import InputError
+from world_modality.latents.encoder import VideoEncoder
+from world_modality.latents.table import LatentTable, join_tables
 
 from .configuration_smolvla_world import SmolVLAWorldConfig
 

@@ -5,8 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from world_modality import branches
-from world_modality.files import read_json
+from world_modality.experiment import branches
+from world_modality.artifacts.files import read_json
 
 # Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated, and with the
 # library beside this file. The folder is no param: a repository that moves reruns nothing. $RUN_PIDS are the processes

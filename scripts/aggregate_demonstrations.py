@@ -7,9 +7,9 @@ recordings' `recording.json` merged in it. Training wants one dataset, recording
 import argparse
 from pathlib import Path
 
-from world_modality.demonstrations import aggregate_tasks
+from world_modality.artifacts.provenance import making
+from world_modality.data.demonstrations import aggregate_tasks
 from world_modality.program import existing, run
-from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--parts", type=existing, nargs="+", required=True, help="recordings, in the order of the episodes")

@@ -7,11 +7,11 @@ each option differs and what all share. Anything else that differs ends the audi
 import argparse
 from pathlib import Path
 
-from world_modality.comparison import read_evaluation
-from world_modality.fairness import audit
-from world_modality.files import write_json
+from world_modality.artifacts.files import write_json
+from world_modality.artifacts.provenance import making
+from world_modality.decision.evaluations import read_evaluation
+from world_modality.decision.fairness import audit
 from world_modality.program import existing, run
-from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoints", type=existing, nargs="+", required=True, help="folder of each option and seed")

@@ -7,11 +7,11 @@ every latent table of an experiment shares one encoder, known by its hash.
 import argparse
 from pathlib import Path
 
-from world_modality.backbones import build_small_encoder
+from world_modality.artifacts.provenance import making
+from world_modality.experiment.sections import EncoderWeights
+from world_modality.experiment.specs import spec_argument
+from world_modality.latents.backbones import build_small_encoder
 from world_modality.program import run
-from world_modality.provenance import making
-from world_modality.sections import EncoderWeights
-from world_modality.specs import spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--spec", required=True, type=spec_argument(EncoderWeights), help="the config's encoder (JSON)")

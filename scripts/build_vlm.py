@@ -7,11 +7,11 @@ every checkpoint trained on it, so it is an artifact that does not move.
 import argparse
 from pathlib import Path
 
-from world_modality.backbones import build_small_vlm
+from world_modality.artifacts.provenance import making
+from world_modality.experiment.sections import Vlm
+from world_modality.experiment.specs import spec_argument
+from world_modality.latents.backbones import build_small_vlm
 from world_modality.program import run
-from world_modality.provenance import making
-from world_modality.sections import Vlm
-from world_modality.specs import spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--spec", required=True, type=spec_argument(Vlm), help="the config's vlm (JSON)")

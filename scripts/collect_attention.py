@@ -7,9 +7,9 @@ checkpoint, an episode that appears twice and one that is missing are refused.
 import argparse
 from pathlib import Path
 
-from world_modality.attention import join_blocks
+from world_modality.artifacts.provenance import making
+from world_modality.examination.attention import join_blocks
 from world_modality.program import existing, run, whole_number
-from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--option", required=True)

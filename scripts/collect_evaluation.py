@@ -7,10 +7,10 @@ are, or will be. An episode that was made by another checkpoint or under another
 import argparse
 from pathlib import Path
 
-from world_modality.evaluation import collect_evaluation
+from world_modality.artifacts.provenance import making
+from world_modality.evaluation.episodes import collect_evaluation
+from world_modality.experiment.specs import EvaluationSpec, spec_argument
 from world_modality.program import existing, run
-from world_modality.provenance import making
-from world_modality.specs import EvaluationSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")

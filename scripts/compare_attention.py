@@ -1,18 +1,18 @@
 """Compare where the options' attention goes: does a world modality that sees the wrist attend otherwise?
 
 Reads the attention tables of several options, in training and at rollout; writes `attention.json`
-(`world_modality.attention_patterns.AttentionReport`) and `attention.txt`, which a person reads.
+(`world_modality.examination.attention_patterns.AttentionReport`) and `attention.txt`, which a person reads.
 """
 
 import argparse
 from pathlib import Path
 
-from world_modality.attention import AttentionTable
-from world_modality.attention_patterns import compare
-from world_modality.attention_text import render
-from world_modality.files import write_json, write_text
+from world_modality.artifacts.files import write_json, write_text
+from world_modality.artifacts.provenance import making
+from world_modality.examination.attention import AttentionTable
+from world_modality.examination.attention_patterns import compare
 from world_modality.program import existing, run
-from world_modality.provenance import making
+from world_modality.report.attention_text import render
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument(

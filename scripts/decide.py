@@ -1,8 +1,8 @@
 """Decide: walk the decision tree to its end and say what the numbers are worth.
 
 Reads `pickup.json`, `plan.json`, `fairness.json`, the evaluations of every option in `run` and of those scheduled, and
-how well their Prophets predict; writes `decision.json` (`world_modality.decision.Verdict`) and `decision.txt`, whose
-first line is the token. An unfair or incomplete comparison writes nothing.
+how well their Prophets predict; writes `decision.json` (`decision.tree.Verdict`) and `decision.txt`, whose first
+line is the token. An unfair or incomplete comparison writes nothing.
 
 Judges success counts from elsewhere as well, with the thresholds of `config.yaml`, and prints the text:
 
@@ -12,19 +12,19 @@ Judges success counts from elsewhere as well, with the thresholds of `config.yam
 import argparse
 from pathlib import Path
 
-from world_modality.comparison import read_evaluation
-from world_modality.config import default_config, load_experiment
-from world_modality.decision import Pickup, decide
-from world_modality.files import write_json, write_text
-from world_modality.foresight import read_foresight
-from world_modality.plan import Plan
+from world_modality.artifacts.files import write_json, write_text
+from world_modality.artifacts.provenance import making
+from world_modality.artifacts.records import read_content
+from world_modality.decision.evaluations import read_evaluation
+from world_modality.decision.published import judge, read_counts
+from world_modality.decision.published import render as render_published
+from world_modality.decision.tree import Pickup, decide
+from world_modality.examination.foresight import read_foresight
+from world_modality.experiment.config import default_config, load_experiment
+from world_modality.experiment.plan import Plan
+from world_modality.experiment.specs import DecisionSpec, spec_argument
 from world_modality.program import existing, run
-from world_modality.provenance import making
-from world_modality.published import judge, read_counts
-from world_modality.published import render as render_published
-from world_modality.records import read_content
-from world_modality.specs import DecisionSpec, spec_argument
-from world_modality.verdict import render
+from world_modality.report.decision_text import render
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--pickup", type=existing, required=True, help="pickup.json of the checkpoint")

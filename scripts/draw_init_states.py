@@ -6,10 +6,10 @@ Writes a Parquet file that policies are evaluated from: frozen once, the same fo
 import argparse
 from pathlib import Path
 
-from world_modality.init_states import draw_init_states
+from world_modality.artifacts.provenance import making
+from world_modality.evaluation.init_states import draw_init_states
+from world_modality.experiment.specs import InitStatesSpec, spec_argument
 from world_modality.program import run, whole_number
-from world_modality.provenance import making
-from world_modality.specs import InitStatesSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=whole_number(0), required=True, help="task id within the suite")

@@ -8,9 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from world_modality.hub import pin
+from world_modality.data.hub import pin
+from world_modality.experiment.sections import Repository
 from world_modality.program import existing, run
-from world_modality.sections import Repository
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--repositories", type=json.loads, required=True, help="kind, repo_id, revision and files of each")

@@ -1,19 +1,19 @@
 """Judge the pickup tasks: which branch of the decision tree is taken, and which options run next.
 
 Reads the evaluations of E0, E2 and the ablations of E2 on the pickup tasks, and nothing else; writes `pickup.json`
-(`world_modality.decision.Pickup`), from which Snakemake's checkpoint learns what is left to do, and `plan.json`
-(`world_modality.plan.Plan`), which says why just that: what fits the budget, what does not, and when each stage runs.
+(`decision.tree.Pickup`), from which Snakemake's checkpoint learns what is left to do, and `plan.json`
+(`experiment.plan.Plan`), which says why just that: what fits the budget, what does not, and when each stage runs.
 """
 
 import argparse
 from pathlib import Path
 
-from world_modality.comparison import read_evaluation
-from world_modality.decision import judge_pickup, plan_branch
-from world_modality.files import write_json
+from world_modality.artifacts.files import write_json
+from world_modality.artifacts.provenance import making
+from world_modality.decision.evaluations import read_evaluation
+from world_modality.decision.tree import judge_pickup, plan_branch
+from world_modality.experiment.specs import JudgeSpec, spec_argument
 from world_modality.program import existing, run
-from world_modality.provenance import making
-from world_modality.specs import JudgeSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--evaluations", type=existing, nargs="+", required=True, help="eval_<option>_<task>.json files")

@@ -7,10 +7,10 @@ Reads the option's checkpoints of every training seed, the demonstrations and th
 import argparse
 from pathlib import Path
 
-from world_modality.checkpoint import folders_of
+from world_modality.artifacts.provenance import making
+from world_modality.examination.training_attention import measure_training_attention
 from world_modality.program import existing, run, whole_number
-from world_modality.provenance import making
-from world_modality.training_attention import measure_training_attention
+from world_modality.training.checkpoint import folders_of
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoints", type=existing, nargs="+", required=True, help="one folder per training seed")

@@ -7,12 +7,12 @@ per camera and frames ahead the cosine of prediction and truth, beside those of 
 import argparse
 from pathlib import Path
 
-from world_modality.dataset import load_dataset
-from world_modality.files import write_json
-from world_modality.latents import LatentTable, join_tables
+from world_modality.artifacts.files import write_json
+from world_modality.artifacts.provenance import making
+from world_modality.data.dataset import load_dataset
+from world_modality.examination.prophet_quality import measure_foresight, read_checkpoints
+from world_modality.latents.table import LatentTable, join_tables
 from world_modality.program import existing, run, whole_number
-from world_modality.prophet_quality import measure_foresight, read_checkpoints
-from world_modality.provenance import making
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoints", type=existing, nargs="+", required=True, help="folder of each training seed")

@@ -6,12 +6,12 @@ Reads the hub client's cache (the hub itself only where the cache lacks somethin
 import argparse
 from pathlib import Path
 
-from world_modality.dataset import load_dataset
-from world_modality.hub import place
+from world_modality.artifacts.provenance import making
+from world_modality.data.dataset import load_dataset
+from world_modality.data.hub import place
+from world_modality.experiment.sections import Repository
+from world_modality.experiment.specs import spec_argument
 from world_modality.program import run
-from world_modality.provenance import making
-from world_modality.sections import Repository
-from world_modality.specs import spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--spec", type=spec_argument(Repository), required=True, help="kind, id, commit and files (JSON)")

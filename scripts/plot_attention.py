@@ -6,12 +6,12 @@ Reads `attention.json`; writes one SVG for people, which no other stage reads.
 import argparse
 from pathlib import Path
 
-from world_modality.attention_patterns import read_report
-from world_modality.figures import plot_attention, save
+from world_modality.artifacts.provenance import making
+from world_modality.examination.attention_patterns import read_report
+from world_modality.experiment.sections import Figures
+from world_modality.experiment.specs import spec_argument
 from world_modality.program import existing, run
-from world_modality.provenance import making
-from world_modality.sections import Figures
-from world_modality.specs import spec_argument
+from world_modality.report.figures import plot_attention, save
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--attention", type=existing, required=True, help="attention.json")

@@ -6,12 +6,12 @@ Reads `plan.json`; writes one SVG for people, which no other stage reads.
 import argparse
 from pathlib import Path
 
-from world_modality.figures import plot_plan, save
-from world_modality.plan import Plan
+from world_modality.artifacts.provenance import making
+from world_modality.experiment.plan import Plan
+from world_modality.experiment.sections import Figures
+from world_modality.experiment.specs import spec_argument
 from world_modality.program import existing, run
-from world_modality.provenance import making
-from world_modality.sections import Figures
-from world_modality.specs import spec_argument
+from world_modality.report.figures import plot_plan, save
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--plan", type=existing, required=True, help="plan.json")

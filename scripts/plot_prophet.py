@@ -6,12 +6,12 @@ Reads a `prophet_<option>.json` per option; writes one SVG for people, which no 
 import argparse
 from pathlib import Path
 
-from world_modality.figures import plot_prophet, save
-from world_modality.foresight import read_foresight
+from world_modality.artifacts.provenance import making
+from world_modality.examination.foresight import read_foresight
+from world_modality.experiment.sections import Figures
+from world_modality.experiment.specs import spec_argument
 from world_modality.program import existing, run
-from world_modality.provenance import making
-from world_modality.sections import Figures
-from world_modality.specs import spec_argument
+from world_modality.report.figures import plot_prophet, save
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--foresights", type=existing, nargs="+", required=True, help="prophet_<option>.json files")

@@ -6,12 +6,12 @@ Reads `decision.json`; writes one SVG for people, which no other stage reads.
 import argparse
 from pathlib import Path
 
-from world_modality.decision import Verdict
-from world_modality.figures import plot_success, save
+from world_modality.artifacts.provenance import making
+from world_modality.decision.tree import Verdict
+from world_modality.experiment.sections import Figures
+from world_modality.experiment.specs import spec_argument
 from world_modality.program import existing, run
-from world_modality.provenance import making
-from world_modality.sections import Figures
-from world_modality.specs import spec_argument
+from world_modality.report.figures import plot_success, save
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--decision", type=existing, required=True, help="decision.json")

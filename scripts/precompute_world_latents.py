@@ -10,10 +10,10 @@ looks latents up in. Encoding is what a world modality costs most, so it is done
 import argparse
 from pathlib import Path
 
-from world_modality.dataset import check_image_key, load_dataset
-from world_modality.encoder import VideoEncoder, encode_dataset
+from world_modality.artifacts.provenance import making
+from world_modality.data.dataset import check_image_key, load_dataset
+from world_modality.latents.encoder import VideoEncoder, encode_dataset
 from world_modality.program import run, whole_number
-from world_modality.provenance import making
 
 PUBLISHED_ENCODER = "facebook/vjepa2-vitg-fpc64-256"
 

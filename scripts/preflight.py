@@ -8,11 +8,11 @@ import socket
 import sys
 from pathlib import Path
 
-from world_modality.files import atomic_path
+from world_modality.artifacts.files import atomic_path
+from world_modality.experiment.sections import Simulation
+from world_modality.experiment.specs import spec_argument
 from world_modality.preflight import check_disk, check_gpu, check_memory, check_processors, check_rendering, inspect
 from world_modality.program import run, whole_number
-from world_modality.sections import Simulation
-from world_modality.specs import spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--device", choices=("cpu", "cuda"), required=True, help="where the job computes")

@@ -8,11 +8,11 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from world_modality.dataset import load_dataset
-from world_modality.pretraining import Pretraining, pretrain
+from world_modality.artifacts.provenance import making
+from world_modality.data.dataset import load_dataset
+from world_modality.experiment.sections import MAX_SEED
+from world_modality.latents.pretraining import Pretraining, pretrain
 from world_modality.program import existing, run, whole_number
-from world_modality.provenance import making
-from world_modality.sections import MAX_SEED
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--encoder", required=True, type=existing, help="V-JEPA 2 folder to begin with")

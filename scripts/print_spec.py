@@ -10,7 +10,7 @@ import argparse
 import yaml
 from snakemake.utils import update_config
 
-from world_modality.config import Experiment, default_config, load_experiment
+from world_modality.experiment.config import Experiment, default_config, load_experiment
 from world_modality.program import existing, run
 
 SPECS = {

@@ -13,12 +13,12 @@ trained.
 import argparse
 from pathlib import Path
 
-from world_modality.dataset import dataset_fingerprint, load_dataset
-from world_modality.files import write_json
-from world_modality.positions import read_positions
-from world_modality.probe import probe_encoders, render
+from world_modality.artifacts.files import write_json
+from world_modality.artifacts.provenance import making
+from world_modality.data.dataset import dataset_fingerprint, load_dataset
+from world_modality.data.positions import read_positions
+from world_modality.latents.probe import probe_encoders, render
 from world_modality.program import existing, run, whole_number
-from world_modality.provenance import making
 
 
 def named(text: str) -> tuple[str, str]:

@@ -7,10 +7,10 @@ recorded side by side.
 import argparse
 from pathlib import Path
 
-from world_modality.demonstrations import record_task
+from world_modality.artifacts.provenance import making
+from world_modality.data.demonstrations import record_task
+from world_modality.experiment.specs import RecordSpec, spec_argument
 from world_modality.program import run
-from world_modality.provenance import making
-from world_modality.specs import RecordSpec, spec_argument
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")

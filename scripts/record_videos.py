@@ -7,12 +7,12 @@ files and `films.json`, which says of each whether it shows the episode as it wa
 import argparse
 from pathlib import Path
 
-from world_modality.checkpoint import folders_of
-from world_modality.init_states import init_states
+from world_modality.artifacts.provenance import making
+from world_modality.evaluation.init_states import init_states
+from world_modality.evaluation.rollout import record_videos
+from world_modality.experiment.specs import RolloutSpec, spec_argument
 from world_modality.program import existing, run, whole_number
-from world_modality.provenance import making
-from world_modality.rollout import record_videos
-from world_modality.specs import RolloutSpec, spec_argument
+from world_modality.training.checkpoint import folders_of
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoint", type=existing, required=True, help="checkpoint of the first training seed")

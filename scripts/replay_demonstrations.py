@@ -7,10 +7,10 @@ positions. A replay whose states are not exactly the recorded ones is refused. N
 import argparse
 from pathlib import Path
 
-from world_modality.positions import write_positions
+from world_modality.artifacts.provenance import making
+from world_modality.data.positions import write_positions
+from world_modality.data.replay import object_positions
 from world_modality.program import existing, run, whole_number
-from world_modality.provenance import making
-from world_modality.replay import object_positions
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--dataset", required=True, type=existing, help="recorded LeRobotDataset")

@@ -11,10 +11,10 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from world_modality.files import json_text
-from world_modality.lineage import Step, described_by, walk
+from world_modality.artifacts.files import json_text
+from world_modality.artifacts.provenance import read_provenance
 from world_modality.program import run
-from world_modality.provenance import read_provenance
+from world_modality.report.lineage import Step, described_by, walk
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("artifact", type=Path, metavar="FILE", help="an artifact, or a file in one")

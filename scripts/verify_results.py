@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from world_modality.errors import InputError
-from world_modality.lineage import verify
 from world_modality.program import run
+from world_modality.report.lineage import verify
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("results", type=Path, nargs="?", default=Path("results"), help="the folder (results)")

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from world_modality.program import run
-from world_modality.rebuild import explain, hidden_jobs, plan
+from world_modality.report.rebuild import explain, hidden_jobs, plan
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("targets", nargs="*", default=["all"], help="files or rules to plan for (all)")

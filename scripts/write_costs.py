@@ -10,9 +10,9 @@ nothing measured decides by itself.
 import argparse
 from pathlib import Path
 
-from world_modality.config import COSTS, default_config, load_experiment
-from world_modality.costs import measure, scale_text, with_costs
-from world_modality.files import read_run_config, read_text, write_text
+from world_modality.artifacts.files import read_run_config, read_text, write_text
+from world_modality.experiment.config import COSTS, default_config, load_experiment
+from world_modality.experiment.costs import measure, scale_text, with_costs
 from world_modality.program import existing, run
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

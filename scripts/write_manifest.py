@@ -6,9 +6,9 @@ Reads the checkpoint folders of every seed; writes `results/ckpt_<option>/manife
 import argparse
 from pathlib import Path
 
-from world_modality.manifest import write_manifest
+from world_modality.artifacts.provenance import making
 from world_modality.program import existing, run
-from world_modality.provenance import making
+from world_modality.training.manifest import write_manifest
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--option", required=True)

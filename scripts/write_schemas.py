@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from world_modality.config import Experiment
-from world_modality.decision import Verdict
+from world_modality.decision.tree import Verdict
+from world_modality.experiment.config import Experiment
 
 REPOSITORY = Path(__file__).parent.parent
 SCHEMAS = {REPOSITORY / "config.schema.json": Experiment, REPOSITORY / "docs" / "decision.schema.json": Verdict}

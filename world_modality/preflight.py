@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from world_modality.errors import InputError
-from world_modality.sections import Simulation
+from world_modality.experiment.sections import Simulation
 
 MEBIBYTE = 2**20
 CGROUPS = ("/sys/fs/cgroup{path}/memory.max", "/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")  # version 2, 1
@@ -58,7 +58,7 @@ def check_rendering(settings: Simulation) -> str:
     """
     started = time.perf_counter()
     try:
-        from world_modality.simulation import LiberoSimulation  # chooses its OpenGL when imported
+        from world_modality.simulation.libero import LiberoSimulation  # chooses its OpenGL when imported
     except ImportError as error:
         raise InputError(f"{error}") from None
     with LiberoSimulation(settings, 0) as simulation:

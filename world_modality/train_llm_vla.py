@@ -46,20 +46,26 @@ from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy, world_effect
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from world_modality import program
-from world_modality.dataset import check_image_key, dataset_fingerprint, episode_bounds, load_dataset, split_episodes
-from world_modality.encoder import VideoEncoder, check_device
+from world_modality.artifacts.files import atomic_path, file_sha256, read_json, text_sha256, write_json
+from world_modality.artifacts.provenance import making, package_versions, read_provenance
+from world_modality.artifacts.records import content_sha256
+from world_modality.artifacts.sources import source_code
+from world_modality.data.dataset import (
+    check_image_key,
+    dataset_fingerprint,
+    episode_bounds,
+    load_dataset,
+    split_episodes,
+)
 from world_modality.errors import InputError
-from world_modality.files import atomic_path, file_sha256, read_json, text_sha256, write_json
-from world_modality.latents import LatentTable, join_tables
-from world_modality.loader import FrameBatches, training_batches
+from world_modality.experiment.sections import MAX_SEED
+from world_modality.experiment.specs import TrainSpec, spec_argument
+from world_modality.latents.encoder import VideoEncoder, check_device
+from world_modality.latents.table import LatentTable, join_tables
 from world_modality.program import existing, whole_number
 from world_modality.progress import Progress
-from world_modality.provenance import making, package_versions, read_provenance
-from world_modality.records import content_sha256
-from world_modality.sections import MAX_SEED
-from world_modality.sources import source_code
-from world_modality.specs import TrainSpec, spec_argument
-from world_modality.warm_start import initial_policy, initial_processors, plain_config, world_config
+from world_modality.training.loader import FrameBatches, training_batches
+from world_modality.training.warm_start import initial_policy, initial_processors, plain_config, world_config
 
 METRIC_BATCHES = 8  # batches on which a finished training is measured
 

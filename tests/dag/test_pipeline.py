@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from world_modality.files import write_json
+from world_modality.artifacts.files import write_json
 
 REPOSITORY = Path(__file__).parents[2]
 TREE = REPOSITORY / "experiments"

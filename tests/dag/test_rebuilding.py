@@ -14,10 +14,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from world_modality import sources
-from world_modality.config import Experiment, default_config
-from world_modality.rebuild import CONFIG_KEYS, plan
-from world_modality.sections import Costs, Option
+from world_modality.artifacts import sources
+from world_modality.experiment.config import Experiment, default_config
+from world_modality.experiment.sections import Costs, Option
+from world_modality.report.rebuild import CONFIG_KEYS, plan
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = default_config()
@@ -328,63 +328,63 @@ EVALUATED = ROLLED_OUT | {"collect_evaluation", "audit_fairness"} | JUDGED | PLO
 # module -> rules whose artifacts its code makes
 MODULES = {
     "world_modality/__init__.py": set(PROGRAMS),
-    "world_modality/attention.py": {"collect_attention", "compare_attention", "measure_attention"}
+    "world_modality/examination/attention.py": {"collect_attention", "compare_attention", "measure_attention"}
     | ROLLED_OUT
     | PLOTTED,
-    "world_modality/attention_patterns.py": {"compare_attention"} | PLOTTED,
-    "world_modality/attention_text.py": {"compare_attention"},
-    "world_modality/backbones.py": {"build_encoder", "build_vlm"},
-    "world_modality/blocks.py": {"evaluate_policy"},
-    "world_modality/branches.py": JUDGED | PLOTTED,
-    "world_modality/comparison.py": JUDGED | {"audit_fairness"} | PLOTTED,
-    "world_modality/config.py": NOTHING,
-    "world_modality/costs.py": NOTHING,
-    "world_modality/dataset.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
-    "world_modality/decision.py": JUDGED | PLOTTED,
-    "world_modality/demonstrations.py": RECORDED | {"replay_demonstrations"},
-    "world_modality/documents.py": JUDGED | PLOTTED,
-    "world_modality/encoder.py": ENCODED | POLICY_CODE,
+    "world_modality/examination/attention_patterns.py": {"compare_attention"} | PLOTTED,
+    "world_modality/report/attention_text.py": {"compare_attention"},
+    "world_modality/latents/backbones.py": {"build_encoder", "build_vlm"},
+    "world_modality/evaluation/blocks.py": {"evaluate_policy"},
+    "world_modality/experiment/branches.py": JUDGED | PLOTTED,
+    "world_modality/decision/evaluations.py": JUDGED | {"audit_fairness"} | PLOTTED,
+    "world_modality/experiment/config.py": NOTHING,
+    "world_modality/experiment/costs.py": NOTHING,
+    "world_modality/data/dataset.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
+    "world_modality/decision/tree.py": JUDGED | PLOTTED,
+    "world_modality/data/demonstrations.py": RECORDED | {"replay_demonstrations"},
+    "world_modality/artifacts/documents.py": JUDGED | PLOTTED,
+    "world_modality/latents/encoder.py": ENCODED | POLICY_CODE,
     "world_modality/errors.py": NOTHING,
-    "world_modality/evaluation.py": EVALUATED,
-    "world_modality/expert.py": RECORDED | DRAWN | {"replay_demonstrations"},
-    "world_modality/fairness.py": {"audit_fairness"},
-    "world_modality/figures.py": PLOTTED,
-    "world_modality/files.py": NOTHING,
-    "world_modality/foresight.py": {"measure_prophet"} | JUDGED | PLOTTED,
-    "world_modality/hub.py": {"place_repository"},
-    "world_modality/init_states.py": DRAWN,
-    "world_modality/judgement.py": JUDGED | PLOTTED,
-    "world_modality/latents.py": ENCODED | POLICY_CODE,
-    "world_modality/lineage.py": NOTHING,
-    "world_modality/loader.py": {"train_policy", "measure_attention"},
-    "world_modality/manifest.py": {"write_manifest"},
-    "world_modality/plan.py": JUDGED | PLOTTED,
-    "world_modality/positions.py": {"replay_demonstrations", "probe_encoder"},
-    "world_modality/pretraining.py": {"pretrain_encoder", "probe_encoder"},
+    "world_modality/evaluation/episodes.py": EVALUATED,
+    "world_modality/simulation/expert.py": RECORDED | DRAWN | {"replay_demonstrations"},
+    "world_modality/decision/fairness.py": {"audit_fairness"},
+    "world_modality/report/figures.py": PLOTTED,
+    "world_modality/artifacts/files.py": NOTHING,
+    "world_modality/examination/foresight.py": {"measure_prophet"} | JUDGED | PLOTTED,
+    "world_modality/data/hub.py": {"place_repository"},
+    "world_modality/evaluation/init_states.py": DRAWN,
+    "world_modality/decision/judgement.py": JUDGED | PLOTTED,
+    "world_modality/latents/table.py": ENCODED | POLICY_CODE,
+    "world_modality/report/lineage.py": NOTHING,
+    "world_modality/training/loader.py": {"train_policy", "measure_attention"},
+    "world_modality/training/manifest.py": {"write_manifest"},
+    "world_modality/experiment/plan.py": JUDGED | PLOTTED,
+    "world_modality/data/positions.py": {"replay_demonstrations", "probe_encoder"},
+    "world_modality/latents/pretraining.py": {"pretrain_encoder", "probe_encoder"},
     "world_modality/preflight.py": NOTHING,
-    "world_modality/probe.py": {"probe_encoder"},
+    "world_modality/latents/probe.py": {"probe_encoder"},
     "world_modality/program.py": NOTHING,
     "world_modality/progress.py": NOTHING,
-    "world_modality/prophet.py": POLICY_CODE,
-    "world_modality/prophet_quality.py": {"measure_prophet"},
-    "world_modality/provenance.py": NOTHING,
-    "world_modality/published.py": {"decide"},
-    "world_modality/rebuild.py": NOTHING,
-    "world_modality/records.py": NOTHING,
-    "world_modality/replay.py": {"replay_demonstrations"},
-    "world_modality/rollout.py": ROLLED_OUT,
-    "world_modality/sections.py": NOTHING,  # fields and validators alone: tests/unit/test_sources.py refuses all else
-    "world_modality/seeds.py": EVALUATED | {"draw_init_states"},
-    "world_modality/simulation.py": SIMULATED,
-    "world_modality/sources.py": NOTHING,
-    "world_modality/specs.py": NOTHING,  # likewise
-    "world_modality/stages.py": ROLLED_OUT,
-    "world_modality/statistics.py": JUDGED | PLOTTED,
-    "world_modality/suites.py": SIMULATED | EVALUATED,
+    "lerobot_policy_world_modality/prophet.py": POLICY_CODE,
+    "world_modality/examination/prophet_quality.py": {"measure_prophet"},
+    "world_modality/artifacts/provenance.py": NOTHING,
+    "world_modality/decision/published.py": {"decide"},
+    "world_modality/report/rebuild.py": NOTHING,
+    "world_modality/artifacts/records.py": NOTHING,
+    "world_modality/data/replay.py": {"replay_demonstrations"},
+    "world_modality/evaluation/rollout.py": ROLLED_OUT,
+    "world_modality/experiment/sections.py": NOTHING,  # fields and validators alone: test_sources.py refuses all else
+    "world_modality/experiment/seeds.py": EVALUATED | {"draw_init_states"},
+    "world_modality/simulation/libero.py": SIMULATED,
+    "world_modality/artifacts/sources.py": NOTHING,
+    "world_modality/experiment/specs.py": NOTHING,  # likewise
+    "world_modality/simulation/pickup.py": ROLLED_OUT,
+    "world_modality/decision/statistics.py": JUDGED | PLOTTED,
+    "world_modality/experiment/suites.py": SIMULATED | EVALUATED,
     "world_modality/train_llm_vla.py": {"train_policy"},
-    "world_modality/training_attention.py": {"measure_attention"},
-    "world_modality/verdict.py": {"decide"},
-    "world_modality/warm_start.py": {"train_policy"},
+    "world_modality/examination/training_attention.py": {"measure_attention"},
+    "world_modality/report/decision_text.py": {"decide"},
+    "world_modality/training/warm_start.py": {"train_policy"},
     "lerobot_policy_world_modality/__init__.py": POLICY_CODE,
     "lerobot_policy_world_modality/configuration_smolvla_world.py": POLICY_CODE,
     "lerobot_policy_world_modality/modeling_smolvla_world.py": POLICY_CODE,

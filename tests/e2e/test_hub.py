@@ -11,10 +11,10 @@ import pytest
 import yaml
 from lerobot.datasets.dataset_tools import convert_image_to_video_dataset
 
-from world_modality.dataset import load_dataset
-from world_modality.files import read_json
-from world_modality.provenance import read_provenance
-from world_modality.records import NOT_CONTENT
+from world_modality.artifacts.files import read_json
+from world_modality.artifacts.provenance import read_provenance
+from world_modality.artifacts.records import NOT_CONTENT
+from world_modality.data.dataset import load_dataset
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"

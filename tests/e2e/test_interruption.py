@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from world_modality.files import read_json
-from world_modality.lineage import verify
+from world_modality.artifacts.files import read_json
+from world_modality.report.lineage import verify
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"

@@ -13,9 +13,9 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from safetensors.torch import load_file
 
-from world_modality.backbones import build_small_encoder, build_small_vlm
-from world_modality.config import default_config, load_experiment
-from world_modality.encoder import VideoEncoder, encode_dataset
+from world_modality.experiment.config import default_config, load_experiment
+from world_modality.latents.backbones import build_small_encoder, build_small_vlm
+from world_modality.latents.encoder import VideoEncoder, encode_dataset
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
 SIZE = 64

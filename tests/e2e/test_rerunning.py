@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from world_modality.config import default_config
-from world_modality.files import read_json
-from world_modality.rebuild import explain, hidden_jobs, plan
-from world_modality.records import content_sha256
+from world_modality.artifacts.files import read_json
+from world_modality.artifacts.records import content_sha256
+from world_modality.experiment.config import default_config
+from world_modality.report.rebuild import explain, hidden_jobs, plan
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
@@ -131,10 +131,10 @@ def test_checking_the_repository_out_again_plans_nothing(smoke, checkout):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("world_modality/statistics.py", PICKUP | COMPARED),
-        ("world_modality/figures.py", DRAWN),
+        ("world_modality/decision/statistics.py", PICKUP | COMPARED),
+        ("world_modality/report/figures.py", DRAWN),
         (
-            "world_modality/manifest.py",
+            "world_modality/training/manifest.py",
             {f"ckpt_{o}/manifest.json" for o in ALL - {"E2-zero"}}
             | {f"eval_{o}_0.json" for o in ALL}
             | PICKUP

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from world_modality.files import read_json, tree_sha256
-from world_modality.lineage import verify, walk
+from world_modality.artifacts.files import read_json, tree_sha256
+from world_modality.report.lineage import verify, walk
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from world_modality.lineage import verify
+from world_modality.report.lineage import verify
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"

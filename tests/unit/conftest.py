@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from world_modality.backbones import build_small_encoder, build_small_vlm
-from world_modality.config import default_config, load_experiment
-from world_modality.dataset import load_dataset
-from world_modality.encoder import VideoEncoder, encode_dataset
-from world_modality.provenance import making
+from world_modality.artifacts.provenance import making
+from world_modality.data.dataset import load_dataset
+from world_modality.experiment.config import default_config, load_experiment
+from world_modality.latents.backbones import build_small_encoder, build_small_vlm
+from world_modality.latents.encoder import VideoEncoder, encode_dataset
 from world_modality.train_llm_vla import TrainInputs
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"

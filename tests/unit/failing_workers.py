@@ -7,8 +7,8 @@ The processes that a block spawns see no monkeypatch, so the stand-ins are insta
 
 import numpy as np
 
-from world_modality import blocks
 from world_modality.errors import InputError
+from world_modality.evaluation import blocks
 
 
 def refuse(*_, **__):
@@ -61,7 +61,7 @@ def main():
     import sys
     from pathlib import Path
 
-    from world_modality.config import default_config, load_experiment
+    from world_modality.experiment.config import default_config, load_experiment
 
     fault, simulators, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     spec = load_experiment(default_config()).rollout_spec("E0")

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from world_modality.config import default_config, load_experiment
 from world_modality.errors import InputError
+from world_modality.experiment.config import default_config, load_experiment
 from world_modality.preflight import check_disk, check_gpu, check_memory, check_processors, check_rendering, inspect
 
 

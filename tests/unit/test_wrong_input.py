@@ -16,13 +16,13 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from tests.unit.test_decision import contents
-from tests.unit.test_decision import spec as decision_spec
-from world_modality.backbones import build_small_encoder
-from world_modality.config import default_config, load_experiment
-from world_modality.latents import METADATA_KEY, LatentTable
-from world_modality.provenance import making
-from world_modality.sections import ConfigError, Tree
+from tests.unit.decision.test_tree import contents
+from tests.unit.decision.test_tree import spec as decision_spec
+from world_modality.artifacts.provenance import making
+from world_modality.experiment.config import default_config, load_experiment
+from world_modality.experiment.sections import ConfigError, Tree
+from world_modality.latents.backbones import build_small_encoder
+from world_modality.latents.table import METADATA_KEY, LatentTable
 
 REPOSITORY = Path(__file__).parents[2]
 FRONT, WRIST, TOP = (f"observation.images.{name}" for name in ("image", "image2", "top"))
@@ -150,12 +150,12 @@ def test_snakemake_stops_before_it_plans(tmp_path, overlay, target, told):
 ENCODE, TRAIN = "scripts/precompute_world_latents.py", "world_modality/train_llm_vla.py"
 EVALUATE, RECORD = "scripts/evaluate_policy.py", "scripts/record_demonstrations.py"
 EXPENSIVE = [
-    "world_modality.encoder.VideoEncoder.encode",
+    "world_modality.latents.encoder.VideoEncoder.encode",
     "lerobot.policies.factory.make_policy",
-    "world_modality.rollout.get_policy_class",
-    "world_modality.rollout.LiberoSimulation",
-    "world_modality.demonstrations.LiberoSimulation",
-    "world_modality.demonstrations.aggregate_datasets",
+    "world_modality.evaluation.rollout.get_policy_class",
+    "world_modality.evaluation.rollout.LiberoSimulation",
+    "world_modality.data.demonstrations.LiberoSimulation",
+    "world_modality.data.demonstrations.aggregate_datasets",
 ]
 
 
@@ -413,7 +413,9 @@ def test_encoding_is_refused(desk, refusal, case):
 
 
 def test_latents_an_encoder_without_numbers_makes_are_not_written(desk, refusal, monkeypatch):
-    monkeypatch.setattr("world_modality.encoder.VideoEncoder.encode", lambda self, w: np.nan * w.new_ones(len(w), 48))
+    monkeypatch.setattr(
+        "world_modality.latents.encoder.VideoEncoder.encode", lambda self, w: np.nan * w.new_ones(len(w), 48)
+    )
     line = refusal(ENCODE, encode_flags(desk.folder, desk.tmp / "out" / "latents.parquet"))
     assert "episode 0: the latent of frame 0 is NaN or infinite" in line
 

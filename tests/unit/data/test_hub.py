@@ -1,0 +1,170 @@
+"""What is taken from a hub, out of a cache laid out as the hub's client does it; nothing here needs a network."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import httpx
+import pytest
+import yaml
+from huggingface_hub import constants
+
+from world_modality.data.hub import fetch, pin, place
+from world_modality.errors import InputError
+from world_modality.experiment.config import default_config, load_experiment
+from world_modality.experiment.sections import ConfigError, Repository
+
+OLD, NEW = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def hub_cache(publish, tmp_path, monkeypatch):
+    """An empty cache that the client reads without asking the hub, and a way to put a repository's commit into it."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def add(kind, repo_id, commit, files):
+        publish(cache, kind, repo_id, commit, {name: text.encode() for name, text in files.items()})
+
+    return add
+
+
+@pytest.fixture
+def commits(tmp_path):
+    path = tmp_path / "commits.yaml"
+    path.write_text("# Why these.\ncommits: {}\n")
+    return path
+
+
+def repository(revision="main", kind="model", files=(), repo_id="me/policy"):
+    return Repository(kind=kind, repo_id=repo_id, revision=revision, files=files)
+
+
+def test_a_branch_is_pinned_to_the_commit_it_is_found_at(hub_cache, commits):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}"})
+    hub_cache("dataset", "me/demonstrations", NEW, {"meta/info.json": "{}"})
+    pin([repository(), repository(kind="dataset", repo_id="me/demonstrations")], commits)
+    assert yaml.safe_load(commits.read_text()) == {
+        "commits": {"me/policy@main": OLD, "me/demonstrations@main": NEW},
+    }
+    assert commits.read_text().startswith("# Why these.\n")
+
+
+def test_what_is_pinned_stays_so_when_the_branch_moves(hub_cache, commits):
+    hub_cache("model", "me/policy", OLD, {"config.json": "old"})
+    pin([repository()], commits)
+    before = commits.read_text()
+    hub_cache("model", "me/policy", NEW, {"config.json": "new"})
+    assert pin([repository()], commits) == {"me/policy@main": OLD}
+    assert commits.read_text() == before
+
+
+def test_a_commit_needs_no_pin(hub_cache, commits):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}"})
+    before = commits.read_text()
+    pin([repository(OLD)], commits)
+    assert commits.read_text() == before
+
+
+def test_a_placed_repository_holds_its_files_and_nothing_of_the_cache(hub_cache, tmp_path):
+    hub_cache(
+        "model",
+        "me/policy",
+        OLD,
+        {"config.json": "{}", "a/b.json": "[]", ".gitattributes": "lfs", "provenance.json": "{}"},
+    )
+    place(repository(OLD), tmp_path / "placed")
+    files = {str(p.relative_to(tmp_path / "placed")): p for p in (tmp_path / "placed").rglob("*") if p.is_file()}
+    assert set(files) == {"config.json", "a/b.json"}
+    assert not any(path.is_symlink() for path in files.values())
+    assert files["a/b.json"].read_text() == "[]"
+
+
+def test_a_placed_vlm_says_no_precision_and_the_cache_keeps_what_it_said(hub_cache, tmp_path):
+    config = {"model_type": "smolvlm", "dtype": "bfloat16", "text_config": {"torch_dtype": "bfloat16", "num_layers": 2}}
+    hub_cache("model", "me/vlm", OLD, {"config.json": json.dumps(config)})
+    place(repository(OLD, repo_id="me/vlm"), tmp_path / "placed")
+    placed = json.loads((tmp_path / "placed" / "config.json").read_text())
+    assert placed == {"model_type": "smolvlm", "text_config": {"num_layers": 2}}
+    assert json.loads((fetch(repository(OLD, repo_id="me/vlm")) / "config.json").read_text()) == config
+
+
+def test_another_model_s_config_stays_as_it_is(hub_cache, tmp_path):
+    config = {"model_type": "vjepa2", "torch_dtype": "float32"}
+    hub_cache("model", "me/encoder", OLD, {"config.json": json.dumps(config)})
+    place(repository(OLD, repo_id="me/encoder"), tmp_path / "placed")
+    assert json.loads((tmp_path / "placed" / "config.json").read_text()) == config
+
+
+def test_what_is_not_in_the_cache_is_named_with_what_to_do(hub_cache, tmp_path):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}"})
+    for wrong in (repository(NEW), repository(repo_id="me/other"), repository(kind="dataset")):
+        with pytest.raises(InputError, match=rf"{wrong.kind} {wrong.name}: not in the hub's cache.*snakemake fetch"):
+            fetch(wrong)
+    assert not (tmp_path / "placed").exists()
+
+
+@pytest.mark.parametrize("revision", ["main", OLD])
+def test_a_fetch_that_was_interrupted_is_named_by_what_it_lacks(hub_cache, tmp_path, revision):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}", "a.safetensors": "a", "b.safetensors": "b"})
+    snapshot = tmp_path / "hub/models--me--policy/snapshots" / OLD
+    (snapshot / "a.safetensors").unlink()
+    os.remove(os.path.realpath(snapshot / "b.safetensors"))  # a link to nothing
+    with pytest.raises(InputError, match=r"not in the hub's cache.*a\.safetensors, b\.safetensors") as refused:
+        fetch(repository(revision))
+    assert len(str(refused.value).splitlines()) == 1
+    assert fetch(repository(OLD, files=("*.json",))) == snapshot
+
+
+@pytest.mark.parametrize("revision", ["main", OLD])
+def test_a_cache_without_the_list_of_the_commit_s_files_is_not_taken_for_whole(hub_cache, tmp_path, revision):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}"})
+    (tmp_path / f"hub/models--me--policy/trees/{OLD}.json").unlink()
+    with pytest.raises(InputError, match=r"not in the hub's cache.*offline.*snakemake fetch"):
+        fetch(repository(revision))
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_one_line(hub_cache, monkeypatch):
+    def unreachable(*_, **__):
+        raise httpx.ConnectError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_tree", unreachable)
+    with pytest.raises(InputError, match=r"not in the hub's cache.*no route to host"):
+        fetch(repository(OLD))
+
+
+def test_a_placed_repository_holds_the_wanted_files_alone_whatever_else_the_cache_has(hub_cache, tmp_path):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}", "model.safetensors": "", "onnx/model.onnx": "large"})
+    place(repository(OLD, files=("*.json", "*.safetensors")), tmp_path / "placed")
+    assert {p.name for p in (tmp_path / "placed").rglob("*")} == {"config.json", "model.safetensors"}
+    with pytest.raises(InputError, match=r"no files \*\.bin"):
+        place(repository(OLD, files=("*.bin",)), tmp_path / "none")
+
+
+def full(commits=None):
+    config = default_config()
+    config["policy"] |= {"source": "hub", "repo_id": "me/policy", "revision": "main"}
+    return load_experiment(config | {"commits": commits or {}})
+
+
+def test_the_experiment_takes_a_branch_at_its_pinned_commit():
+    assert full({"me/policy@main": OLD}).pinned("policy").revision == OLD
+
+
+def test_a_branch_that_is_not_pinned_is_refused_with_what_pins_it():
+    message = "policy.revision: me/policy@main is pinned to no commit; `snakemake fetch` pins it"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        full().pinned("policy")
+
+
+def test_the_program_tells_an_unreachable_repository_in_one_line(tmp_path, commits):
+    wanted = f"[{repository().model_dump_json()}]"
+    command = [sys.executable, "scripts/fetch.py", "--repositories", wanted, "--commits", commits]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "empty")}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: model me/policy@main: not in the hub's cache")
+    assert len(ended.stderr.splitlines()) == 1

@@ -1,0 +1,215 @@
+"""What an artifact was made from, written into the artifact itself and checked by whoever reads it.
+
+A program makes its artifact inside `making(...)`, which
+
+1. examines every input before anything expensive starts: its content is what its own record says, it was made from the
+   files that lie at the recorded places now, and two inputs do not disagree about a third;
+2. hands out a temporary path, and when the program is done writes a `Provenance` into what lies there;
+3. renames it to its final name.
+
+`records` says where a record lives in each kind of artifact. `decision.txt` has none: it is a rendering
+of the `decision.json` beside it. A record is sealed by a hash of its own. Light (no torch).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from world_modality.artifacts.files import atomic_path, json_text, text_sha256
+from world_modality.artifacts.records import content_sha256, read_record, write_record
+from world_modality.artifacts.sources import REPOSITORY, source_hashes
+from world_modality.errors import InputError
+
+DISTRIBUTIONS = ("hf-libero", "lerobot", "mujoco", "numpy", "pyarrow", "robosuite", "scipy", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """One input of an artifact: the part it plays, where it lay, and its content hash (None: it came from a hub)."""
+
+    role: str
+    path: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What one artifact was made from. A change of these fields or of the content hashes needs another `FORMAT`."""
+
+    artifact: str  # path it was asked for under
+    program: str  # entry point, relative to the repository
+    inputs: list[Ingredient]
+    spec: Any  # the validated part of the config, or the arguments that say what was made
+    seeds: dict[str, int]
+    source: dict[str, str]  # hash of each source file behind the program
+    versions: dict[str, str]  # python and the distributions behind the program
+    content_sha256: str = ""
+    seal: str = field(default="", repr=False)  # hash of all the fields above
+
+    def sealed(self, content_sha256: str) -> Provenance:
+        record = dataclasses.replace(self, content_sha256=content_sha256, seal="")
+        return dataclasses.replace(record, seal=record._hash())
+
+    def is_intact(self) -> bool:
+        return self.seal == dataclasses.replace(self, seal="")._hash()
+
+    def root(self, path: str | Path) -> Path:
+        """The experiment's folder, which the recorded paths start from, given where the artifact lies now."""
+        here, name = Path(path).absolute(), Path(self.artifact)
+        if name.is_absolute() or here.parts[-len(name.parts) :] != name.parts:
+            return Path()
+        return Path(*here.parts[: -len(name.parts)])
+
+    def _hash(self) -> str:
+        return text_sha256(json_text(dataclasses.asdict(self)))
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Installed versions of distributions."""
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+# ---- making an artifact ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def making(
+    artifact: str | Path,
+    program: str,
+    inputs: Mapping[str, Any],
+    spec: Any = None,
+    seeds: Mapping[str, int] | None = None,
+    foreign: Collection[str] = (),
+) -> Iterator[Path]:
+    """Yield a temporary path; what the caller writes there becomes `artifact`, with its provenance in it.
+
+    Args:
+        program: `__file__` of the entry point.
+        inputs: by role, a path, a hub id, or a list of paths.
+        spec: what was asked for: a model of the config, or plain data.
+        foreign: roles that an artifact without a record may play: someone else's dataset, say.
+
+    Raises:
+        InputError: an input is damaged, is not what it was, has no record, or contradicts another.
+    """
+    artifact = Path(artifact)
+    entry = Path(program).resolve()
+    if not entry.is_relative_to(REPOSITORY):
+        raise InputError(f"{entry}: not in {REPOSITORY}, whose library it would run with; set PYTHONPATH to its own")
+    entry = entry.relative_to(REPOSITORY).as_posix()
+    record = Provenance(
+        artifact=artifact.as_posix(),
+        program=entry,
+        inputs=examine_all(inputs, foreign),
+        spec=spec.model_dump(mode="json") if isinstance(spec, BaseModel) else spec,
+        seeds=dict(seeds or {}),
+        source=source_hashes(entry),
+        versions={"python": sys.version.split()[0]} | package_versions(*DISTRIBUTIONS),
+    )
+    with atomic_path(artifact) as temporary:
+        yield temporary
+        if temporary.exists():
+            write_record(temporary, dataclasses.asdict(record.sealed(content_sha256(temporary))))
+
+
+def examine_all(inputs: Mapping[str, Any], foreign: Collection[str] = ()) -> list[Ingredient]:
+    """Examine every input, and that none was made from another version of a file that is also given.
+
+    Raises:
+        InputError: naming the offender.
+    """
+    given = [
+        Ingredient(role, str(path), examine(path, role in foreign) if Path(path).exists() else None)
+        for role, value in inputs.items()
+        if value is not None
+        for path in (value if isinstance(value, list | tuple) else [value])
+    ]
+    alone = _only_of_their_role(given)
+    for ingredient in given:
+        made = read_provenance(ingredient.path) if ingredient.sha256 else None
+        for earlier in _only_of_their_role(made.inputs).values() if made else []:
+            here = alone.get(earlier.role)
+            if here and None not in (here.sha256, earlier.sha256) and here.sha256 != earlier.sha256:
+                raise InputError(
+                    f"{ingredient.path} was made from {earlier.role} {earlier.path} with content "
+                    f"{earlier.sha256[:12]}, but {here.path} has content {here.sha256[:12]}"
+                )
+    return given
+
+
+def _only_of_their_role(ingredients: Collection[Ingredient]) -> dict[str, Ingredient]:
+    roles = [ingredient.role for ingredient in ingredients]
+    return {ingredient.role: ingredient for ingredient in ingredients if roles.count(ingredient.role) == 1}
+
+
+def examine(path: str | Path, foreign: bool = False) -> str:
+    """Check an artifact against its own record and its ancestors; returns its content hash.
+
+    Args:
+        foreign: without a record it is taken for what it is.
+
+    Raises:
+        InputError: it is damaged, or was made from other files than those that now lie where they lay.
+    """
+    record = read_provenance(path)
+    if record is None and foreign:
+        return content_sha256(path)
+    for problem in problems_of(path, record):
+        raise InputError(problem)
+    return record.content_sha256
+
+
+def problems_of(path: str | Path, record: Provenance | None) -> Iterator[str]:
+    """What is wrong with an artifact: with its record, its content, or what it was made from."""
+    if record is None:
+        yield f"{path}: says nothing about what it was made from"
+        return
+    if not record.is_intact():
+        yield f"{path}: its provenance was altered: the seal is not {record.seal[:12]}"
+        return
+    if (found := content_sha256(path)) != record.content_sha256:
+        yield f"{path}: damaged or altered: its content has hash {found[:12]}, expected {record.content_sha256[:12]}"
+    yield from _ancestry_problems(path, record, set())
+
+
+def _ancestry_problems(path: str | Path, record: Provenance, looked_at: set[Path]) -> Iterator[str]:
+    """Ancestors that no longer are what they were when the artifact was made. Those that are gone are passed over."""
+    root = record.root(path)
+    for ingredient in record.inputs:
+        earlier = root / ingredient.path
+        if ingredient.sha256 is None or earlier in looked_at or not earlier.exists():
+            continue
+        made = read_provenance(earlier)
+        now = made.content_sha256 if made else content_sha256(earlier)
+        if now != ingredient.sha256:
+            yield (
+                f"{path}: made from {ingredient.role} {ingredient.path} with content {ingredient.sha256[:12]}, "
+                f"which now has content {now[:12]}"
+            )
+        elif made:
+            looked_at.add(earlier)
+            yield from _ancestry_problems(earlier, made, looked_at)
+
+
+def read_provenance(path: str | Path) -> Provenance | None:
+    """The record inside an artifact; None where there is none.
+
+    Raises:
+        InputError: the artifact or its record cannot be read.
+    """
+    record = read_record(path)
+    if record is None:
+        return None
+    try:
+        return Provenance(**record | {"inputs": [Ingredient(**i) for i in record["inputs"]]})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: its provenance is not a record of this project ({error})") from None

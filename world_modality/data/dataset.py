@@ -1,0 +1,177 @@
+"""The demonstrations as a LeRobotDataset: load it, name it, and decode its frames once.
+
+Non-obvious behaviours of LeRobotDataset:
+* `dataset[i]` reads its action chunk through `hf_dataset["action"][rows]`, which decodes every image of those rows.
+  Selecting columns first decodes nothing that is not asked for.
+* `hf_dataset` has a transform that makes float tensors of images; `with_format(None)` gives what is stored.
+* LeRobot joins the episodes of a camera's video into few files: an episode's clock starts at its offset in the file.
+* `meta.episodes` may be None for a dataset without episode metadata; it is never one long episode.
+* Where a part of a folder is missing, LeRobot looks for a dataset of the folder's name on the hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets.exceptions import DatasetsError
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.video_utils import decode_video_frames
+from torch import Tensor
+
+from world_modality.artifacts.files import text_sha256, tree_sha256
+from world_modality.errors import InputError
+
+FOLDER_PARTS = ("meta/info.json", "meta/tasks.parquet", "meta/episodes", "data")
+
+
+def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDataset:
+    """Load a dataset from a folder, or from the hub by its id.
+
+    Raises:
+        InputError: `dataset` is no dataset or cannot be loaded, an instruction is empty or missing, the frames are not
+            those of the episodes, or were not taken at the dataset's fps.
+    """
+    loaded = _load(dataset, revision)
+    episode_bounds(loaded)
+    _check_frames(loaded)
+    return loaded
+
+
+def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
+    folder = Path(dataset)
+    if folder.is_dir():
+        for part in FOLDER_PARTS:
+            if not (folder / part).exists():
+                raise InputError(f"{dataset}: {part} is missing; a LeRobotDataset has {', '.join(FOLDER_PARTS)}")
+        arguments = {"repo_id": folder.name, "root": folder}
+    elif str(dataset).count("/") == 1 and not str(dataset).startswith((".", "/")):
+        arguments = {"repo_id": str(dataset), "revision": revision}
+    else:
+        raise InputError(f"{dataset}: neither a folder nor a hub id (owner/name)")
+    try:
+        return LeRobotDataset(**arguments)
+    except (OSError, ValueError, DatasetsError) as error:
+        problem = (
+            "not a whole LeRobotDataset" if folder.is_dir() else "no such folder, and no LeRobotDataset on the hub"
+        )
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise InputError(f"{dataset}: {problem} ({reason})") from error
+
+
+def _check_frames(dataset: LeRobotDataset) -> None:
+    """Refuse frames of a task without an instruction, or whose times are not those of the dataset's fps."""
+    names = ["task_index", "episode_index", "frame_index", "timestamp"]
+    columns = dataset.hf_dataset.select_columns(names).with_format("numpy")[:]
+    unknown = ~np.isin(columns["task_index"], list(instructions(dataset)))
+    if unknown.any():
+        row = unknown.argmax()
+        raise InputError(
+            f"{dataset.repo_id}: episode {columns['episode_index'][row]} is of task {columns['task_index'][row]}, "
+            "which has no instruction in meta/tasks.parquet"
+        )
+    late = np.abs(columns["timestamp"] - columns["frame_index"] / dataset.fps) > dataset.tolerance_s
+    if late.any():
+        row = late.argmax()
+        raise InputError(
+            f"{dataset.repo_id}: meta/info.json says {dataset.fps} fps, but frame {columns['frame_index'][row]} of "
+            f"episode {columns['episode_index'][row]} is at {columns['timestamp'][row]:g} s"
+        )
+
+
+def dataset_fingerprint(dataset: LeRobotDataset) -> str:
+    """Hash of a dataset's data, videos and metadata; where and when it was written does not matter."""
+    parts = [f"{name} {tree_sha256(dataset.root / name)}" for name in ("data", "meta", "videos")]
+    return text_sha256("\n".join(parts))
+
+
+def instructions(dataset: LeRobotDataset) -> dict[int, str]:
+    """The instruction of each task index.
+
+    Raises:
+        InputError: one is empty.
+    """
+    by_index = {int(row.task_index): str(task) for task, row in dataset.meta.tasks.iterrows()}
+    for number, instruction in by_index.items():
+        if not instruction.strip():
+            raise InputError(f"{dataset.repo_id}: task {number} has an empty instruction")
+    return by_index
+
+
+def check_image_key(dataset: LeRobotDataset, image_key: str) -> None:
+    """Raise InputError, naming the valid keys, where the dataset has no such camera."""
+    if image_key not in dataset.meta.camera_keys:
+        raise InputError(f"{image_key}: the dataset has no such camera; valid: {', '.join(dataset.meta.camera_keys)}")
+
+
+def episode_bounds(dataset: LeRobotDataset) -> list[tuple[int, int]]:
+    """First row and one past the last row of each episode, checked against the frames themselves."""
+    episodes = dataset.meta.episodes
+    if episodes is None:
+        raise InputError(f"{dataset.repo_id}: no episode metadata, so no way to keep windows within episodes")
+    bounds = list(zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True))
+    columns = dataset.hf_dataset.select_columns(["index", "episode_index"]).with_format("numpy")[:]
+    lengths = [end - start for start, end in bounds]
+    expected = np.repeat(np.arange(len(bounds)), lengths)
+    whole = np.array_equal(columns["index"], np.arange(sum(lengths)))
+    if not whole or not np.array_equal(columns["episode_index"], expected):
+        raise InputError(
+            f"{dataset.repo_id}: its {len(columns['index'])} frames are not those of its {len(bounds)} episodes "
+            f"({sum(lengths)} frames in order); load the whole dataset"
+        )
+    return bounds
+
+
+def split_episodes(dataset: LeRobotDataset, held_out_per_task: int) -> tuple[list[int], list[int]]:
+    """Episodes to train on, and held-out ones: the last `held_out_per_task` of each task. Both in order.
+
+    Raises:
+        InputError: a task has no episode left to train on.
+    """
+    of_task: dict[int, list[int]] = {}
+    tasks = dataset.hf_dataset.select_columns(["task_index"]).with_format("numpy")[:]["task_index"]
+    for episode, (start, _) in enumerate(episode_bounds(dataset)):
+        of_task.setdefault(int(tasks[start]), []).append(episode)
+    for task, episodes in of_task.items():
+        if len(episodes) <= held_out_per_task:
+            raise InputError(
+                f"{dataset.repo_id}: task {task} has {len(episodes)} episodes, of which {held_out_per_task} are held "
+                "out: none is left to train on"
+            )
+    held_out = sorted(e for episodes in of_task.values() for e in episodes[len(episodes) - held_out_per_task :])
+    return sorted({e for episodes in of_task.values() for e in episodes} - set(held_out)), held_out
+
+
+class CameraFrames:
+    """One camera's frames, decoded on demand."""
+
+    def __init__(self, dataset: LeRobotDataset, image_key: str):
+        check_image_key(dataset, image_key)
+        self._dataset, self._key = dataset, image_key
+        self._is_video = image_key in dataset.meta.video_keys
+        column = "timestamp" if self._is_video else image_key
+        self._rows = dataset.hf_dataset.select_columns([column]).with_format("numpy" if self._is_video else None)
+        self._bounds = episode_bounds(dataset)
+        self._starts = np.array([start for start, _ in self._bounds])
+
+    def episodes(self) -> Iterator[Tensor]:
+        """The frames of each episode, (n, 3, H, W) uint8, each decoded once and nothing else with them."""
+        for start, end in self._bounds:
+            yield self.frames(range(start, end))
+
+    def frames(self, rows: range | list[int]) -> Tensor:
+        """The frames of some rows of one episode, (n, 3, H, W) uint8."""
+        if self._is_video:
+            return self._video_frames(rows)
+        images = [np.asarray(self._rows[row][self._key].convert("RGB")) for row in rows]
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+    def _video_frames(self, rows: range | list[int]) -> Tensor:
+        episode = int(np.searchsorted(self._starts, rows[0], side="right")) - 1
+        meta = self._dataset.meta
+        offset = meta.episodes[episode][f"videos/{self._key}/from_timestamp"]
+        path = self._dataset.root / meta.get_video_file_path(episode, self._key)
+        timestamps = [float(self._rows[row]["timestamp"]) + offset for row in rows]
+        return decode_video_frames(path, timestamps, self._dataset.tolerance_s, return_uint8=True)

@@ -1,0 +1,1 @@
+"""What the episodes are worth, and the decision tree."""

@@ -1,0 +1,174 @@
+"""What the episodes say of two options beside the tree: paired comparisons, their verdicts, and what they are worth.
+
+A comparison is judged twice: by success, and by progress, that is by who came further in the pickup, which tells apart
+pairs that both failed. Each judgement is `NON_INFERIOR`, `INFERIOR` or `INCONCLUSIVE` (`statistics`).
+
+The comparison the tree asks about, E2 with E0, is the primary one and stands by itself. All others are corrected for
+their number (Holm), in two families: those an adoption rests on, and the controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import polars as pl
+from pydantic import Field
+
+from world_modality.artifacts.documents import Document
+from world_modality.decision.statistics import (
+    Conclusion,
+    Differences,
+    Interval,
+    Truth,
+    conclude,
+    count_pairs,
+    differences,
+    holm,
+    odds,
+    pair_outcomes,
+    pairs_to_settle,
+    weigh,
+)
+from world_modality.experiment.sections import Decision, OptionName
+
+Family = Literal["primary", "adoption", "controls"]
+
+
+class Judgement(Document):
+    """What the pairs of a comparison say, by success or by progress."""
+
+    wins: int = Field(description="pairs in which the option did better")
+    losses: int = Field(description="pairs in which the reference did better")
+    ties: int
+    difference: float = Field(description="share of wins minus share of losses")
+    interval: Interval = Field(description="of the difference: Tango's score interval, or a confidence sequence's")
+    p_two_sided: float = Field(description="that the two differ; corrected within the family")
+    p_worse: float = Field(description="that the option is worse; corrected within the family")
+    p_non_inferior: float = Field(description="that it loses less than the margin; corrected within the family")
+    design_effect: float = Field(description="pairs that are worth one independent pair")
+    conclusion: Conclusion
+
+
+class Comparison(Document):
+    """An option against a reference, paired by episode over the pickup tasks."""
+
+    option: OptionName
+    reference: OptionName
+    family: Family = Field(description="the comparisons whose number its p-values are corrected for")
+    both: int
+    only_reference: int
+    only_option: int
+    neither: int
+    correlation: float | None = Field(description="phi of the pairs' outcomes; null where one option's never vary")
+    success: Judgement
+    progress: Judgement | None = Field(
+        description="the same by who came further; null where a task does not place one object somewhere"
+    )
+
+
+class Worth(Document):
+    """What this number of pairs can say, computed for the discordance that was observed."""
+
+    pairs: float = Field(description="independent pairs that the pairs are worth")
+    discordance: float = Field(description="share of pairs in which one succeeded and the other failed")
+    bare_rule_error: float = Field(description="that an equal option has fewer successes than its reference")
+    bare_rule_miss: float = Field(description="that an option which loses the margin has no fewer")
+    non_inferior_if_equal: float = Field(description="that an equal option is judged NON_INFERIOR")
+    inferior_if_margin: float = Field(description="that an option which loses the margin is judged INFERIOR")
+    inferior_if_twice_margin: float = Field(description="that an option which loses twice the margin is")
+    pairs_to_settle: int | None = Field(
+        description="about how many pairs judge equals NON_INFERIOR and a loss of twice the margin INFERIOR, each with "
+        "a chance of decision.power; null: more than 20,000"
+    )
+
+
+def compare(
+    episodes: pl.DataFrame,
+    families: Mapping[tuple[str, str], Family],
+    decision: Decision,
+    other_noise: Sequence[str] = (),
+) -> list[Comparison]:
+    """Compare pairs of options.
+
+    Args:
+        episodes: one row per episode (`comparison.episode_table`).
+        families: of each (option, reference).
+        other_noise: options that are rolled out with noise seeds of their own.
+    """
+    paired = {
+        pair: pair_outcomes(episodes, *pair, decision.pickup_tasks, bool(set(pair) & set(other_noise)))
+        for pair in families
+    }
+    by_success = _judge({pair: differences(table, "success") for pair, table in paired.items()}, families, decision)
+    has_stages = not episodes.filter(pl.col("task").is_in(decision.pickup_tasks))["stages"].has_nulls()
+    further = {pair: differences(table, "stages") for pair, table in paired.items()} if has_stages else {}
+    by_progress = _judge(further, families, decision)
+    comparisons = []
+    for (option, reference), table in paired.items():
+        counts = count_pairs(table)
+        comparisons.append(
+            Comparison(
+                option=option,
+                reference=reference,
+                family=families[option, reference],
+                both=counts.both,
+                only_reference=counts.only_reference,
+                only_option=counts.only_option,
+                neither=counts.neither,
+                correlation=counts.correlation,
+                success=by_success[option, reference],
+                progress=by_progress.get((option, reference)),
+            )
+        )
+    return comparisons
+
+
+def _judge(
+    compared: Mapping[tuple[str, str], Differences], families: Mapping[tuple[str, str], Family], decision: Decision
+) -> dict[tuple[str, str], Judgement]:
+    evidence = {
+        pair: weigh(difference, decision.margin, decision.confidence, decision.stopping)
+        for pair, difference in compared.items()
+    }
+    corrected: dict[str, dict[tuple[str, str], float]] = {}
+    for name in ("p_two_sided", "p_worse", "p_non_inferior"):
+        corrected[name] = {}
+        for family in dict.fromkeys(families.values()):
+            members = [pair for pair in compared if families[pair] == family]
+            p_values = holm([getattr(evidence[pair], name) for pair in members])
+            corrected[name] |= dict(zip(members, p_values, strict=True))
+    return {
+        pair: Judgement(
+            wins=difference.wins,
+            losses=difference.losses,
+            ties=difference.pairs - difference.wins - difference.losses,
+            difference=evidence[pair].difference,
+            interval=evidence[pair].interval,
+            **{name: p_values[pair] for name, p_values in corrected.items()},
+            design_effect=evidence[pair].design_effect,
+            conclusion=conclude(corrected["p_worse"][pair], corrected["p_non_inferior"][pair], decision.level),
+        )
+        for pair, difference in compared.items()
+    }
+
+
+def worth(judged: Judgement, decision: Decision) -> Worth:
+    """What the pairs of a comparison can say, with a test of a number of pairs chosen beforehand."""
+    pairs = judged.wins + judged.losses + judged.ties
+    independent, discordance = pairs / judged.design_effect, (judged.wins + judged.losses) / pairs
+
+    def odds_of(loss: float):
+        return odds(round(independent), Truth.plausible(-loss, discordance), decision.margin, decision.level)
+
+    equal, loses, loses_twice = (odds_of(factor * decision.margin) for factor in (0, 1, 2))
+    return Worth(
+        pairs=independent,
+        discordance=discordance,
+        bare_rule_error=equal.bare_rule_worse,
+        bare_rule_miss=1 - loses.bare_rule_worse,
+        non_inferior_if_equal=equal.non_inferior,
+        inferior_if_margin=loses.inferior,
+        inferior_if_twice_margin=loses_twice.inferior,
+        pairs_to_settle=pairs_to_settle(discordance, decision.margin, decision.level, decision.power),
+    )

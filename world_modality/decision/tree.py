@@ -1,0 +1,400 @@
+"""The decision tree: which branch the pickup tasks chose, what runs next, and the verdict.
+
+`judge_pickup` makes `results/pickup.json` (a `Pickup`) from the evaluations of E0, E2 and the ablations of E2 on the
+pickup tasks and nothing else; it schedules what `experiment.plan` chooses of the options the branch asks for.
+`decide` makes `results/decision.json` (a `Verdict`) from that and from all evaluations, the scheduled options' among
+them. The fields of these two models are the files' schema. "At least as good" is pooled success on the pickup tasks, as
+the experiment says; what the numbers are worth (`judgement`) is reported beside it and never changes the branch.
+
+The first token whose condition holds (E0, E2, A, C: `decision.baseline`, `.world`, `.wrist`, `.fusion`):
+
+    VOID_BASELINE_TOO_WEAK    E0 below decision.min_baseline_success
+    ADOPT_FUSION              C run and: E2 ≥ E0 and C > E2, or E2 < E0, C ≥ E0 and C > A
+    WORLD_HELPS_OR_NEUTRAL    E2 ≥ E0
+    ADOPT_WRIST               E2 < E0 and A ≥ E0
+    KEEP_BASELINE             E2 < E0, A or C run, neither ≥ E0
+    WRIST_EXPERIMENT_PENDING  E2 < E0, neither A nor C run
+
+Only the options in these roles can be adopted, and a role is never given to a row with `checkpoint_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from world_modality.artifacts.documents import Document
+from world_modality.decision.evaluations import (
+    ComparisonError,
+    Evaluation,
+    WorldPath,
+    check_comparable,
+    check_complete,
+    episode_table,
+)
+from world_modality.decision.judgement import Comparison, Family, Worth, compare, worth
+from world_modality.decision.statistics import Interval, rate_interval
+from world_modality.examination.foresight import Foresight, View
+from world_modality.experiment.branches import judged_options, wanted_options
+from world_modality.experiment.plan import Plan, choose, make_plan
+from world_modality.experiment.sections import Branch, Decision, OptionName, Scale
+from world_modality.experiment.specs import DecisionSpec, JudgeSpec
+from world_modality.simulation.pickup import STAGES
+
+Token = Literal[
+    "VOID_BASELINE_TOO_WEAK",
+    "WORLD_HELPS_OR_NEUTRAL",
+    "ADOPT_FUSION",
+    "ADOPT_WRIST",
+    "KEEP_BASELINE",
+    "WRIST_EXPERIMENT_PENDING",
+]
+
+
+class Counts(Document):
+    successes: int
+    episodes: int
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
+
+
+class OptionCounts(Document):
+    tasks: dict[int, Counts]
+    pooled: Counts
+
+
+class Pickup(Document):
+    """`pickup.json`: the checkpoint's verdict."""
+
+    baseline: OptionName
+    world: OptionName
+    options: dict[OptionName, OptionCounts] = Field(description="counts on the pickup tasks of the options it judges")
+    branch: Branch = Field(description="success: world ≥ baseline; wrist: world < baseline")
+    scheduled: list[OptionName] = Field(description="options to train and evaluate next")
+
+
+class Rate(Counts):
+    interval: Interval = Field(description="Wilson interval of the success rate")
+    exact: Interval = Field(description="the same by Clopper and Pearson: never too narrow, and wider")
+
+
+class PickupCounts(Document):
+    """How far the episodes of one option came on the pickup tasks."""
+
+    furthest: dict[str, int] = Field(description="episodes by the furthest stage they reached; none: not one")
+    grasp_attempts: int
+    slips: int
+
+
+class OptionResult(Document):
+    name: OptionName
+    label: str
+    checkpoint_of: OptionName | None
+    tasks: dict[int, Rate]
+    pickup: Rate = Field(description="all pickup tasks pooled")
+    all_tasks: Rate = Field(description="all evaluated tasks pooled")
+    blind_as_good: bool = Field(description="no picture reaches it, and it is as good as the baseline on pickup")
+    other_noise: bool = Field(description="rolled out under other noise than its reference, to see what chance does")
+    eyes_shut: bool = Field(description="the baseline's checkpoint with no picture: a loss that must be seen")
+    world: dict[str, WorldPath] | None = Field(description="per training seed; null where there is no world path")
+    learning_schedule: dict[str, float] | None = Field(description="its own, where it is not the baseline's")
+    progress: PickupCounts | None = Field(description="null where a pickup task is not to place one object somewhere")
+    world_inactive: bool = Field(description="trained with a world path that hardly changes its actions")
+    foresight: View | None = Field(
+        description="how well its Prophet predicts held-out episodes; null where it has none, or nothing was held out"
+    )
+
+
+class Verdict(Document):
+    """`decision.json`: everything the decision rests on."""
+
+    token: Token
+    branch: Branch
+    scale: Scale
+    settings: Decision = Field(description="roles, thresholds and choices the tree ran with")
+    scheduled: list[OptionName] = Field(description="options the checkpoint scheduled")
+    plan: Plan = Field(description="what the tree asked for, and what of it the budget allowed")
+    suite_tasks: int = Field(description="tasks in the whole suite")
+    tasks: dict[int, str] = Field(description="evaluated tasks and their instructions")
+    initial_states: int = Field(description="most initial states any task was evaluated from")
+    training_seeds: list[int]
+    protocol: dict[str, Any]
+    options: list[OptionResult]
+    comparisons: list[Comparison]
+    worth: Worth = Field(description="of the pairs of the primary comparison")
+
+    @property
+    def primary(self) -> Comparison:
+        """The comparison the branch rests on."""
+        return self.comparison(self.settings.world, self.settings.baseline)
+
+    def comparison(self, option: str, reference: str) -> Comparison:
+        return next(c for c in self.comparisons if (c.option, c.reference) == (option, reference))
+
+    def option(self, name: str | None) -> OptionResult | None:
+        """The result of one option; None where it was not run."""
+        return next((option for option in self.options if option.name == name), None)
+
+
+# ---- the options ----------------------------------------------------------------------------------------------------
+
+
+def _source(spec: JudgeSpec, name: str) -> str:
+    """The option whose training made the checkpoint that `name` rolls out."""
+    return spec.options[name].checkpoint_of or name
+
+
+def _sees(spec: JudgeSpec, name: str) -> bool:
+    """Whether any picture reaches the policy, directly or through the world latents."""
+    option, source = spec.options[name], spec.options[_source(spec, name)]
+    return bool(source.cameras) or "blank" not in (option.images, source.images)
+
+
+def _is_inactive(world: Mapping[str, WorldPath] | None, spec: DecisionSpec, name: str) -> bool:
+    """Whether the world path that an option was trained with hardly acts, for one of the seeds.
+
+    Trained on a memory of zeros there is no memory to take away: its gate alone says whether anything is added.
+    """
+    if not spec.options[name].cameras:
+        return False
+    zeros = spec.options[name].memory == "zero"
+    strengths = [path.gate if zeros else min(path.gate, path.action_change_rms) for path in world.values()]
+    return min(strengths) < spec.decision.min_world_effect
+
+
+# ---- the checkpoint -------------------------------------------------------------------------------------------------
+
+
+def judge_pickup(evaluations: Sequence[Evaluation], spec: JudgeSpec) -> Pickup:
+    """Choose the branch, and say which options run next.
+
+    Args:
+        evaluations: exactly those of all `judged_options` on every pickup task.
+
+    Raises:
+        ComparisonError: one is missing, not asked for, or not comparable.
+    """
+    decision, judged = spec.decision, judged_options(spec)
+    check_complete(evaluations, judged, decision.pickup_tasks)
+    _check_spec(evaluations, spec)
+    check_comparable(evaluations, decision.baseline)
+    options = {name: _count(evaluations, name) for name in judged}
+    helps = options[decision.world].pooled.successes >= options[decision.baseline].pooled.successes
+    branch: Branch = "success" if helps else "wrist"
+    return Pickup(
+        baseline=decision.baseline,
+        world=decision.world,
+        options=options,
+        branch=branch,
+        scheduled=list(choose(spec.plan, tuple(wanted_options(spec, branch)))),
+    )
+
+
+def plan_branch(branch: Branch, spec: JudgeSpec) -> Plan:
+    """Which of the options that a branch asks for are run, as `Pickup.scheduled` says, and when."""
+    return make_plan(spec.plan, wanted_options(spec, branch))
+
+
+def _count(evaluations: Iterable[Evaluation], option: str, tasks: Iterable[int] | None = None) -> OptionCounts:
+    """Count one option's successes on some tasks; None: on all."""
+    counts = {
+        e.task.id: Counts(successes=sum(episode.success for episode in e.episodes), episodes=len(e.episodes))
+        for e in sorted(evaluations, key=lambda e: e.task.id)
+        if e.option == option and (tasks is None or e.task.id in tasks)
+    }
+    pooled = Counts(
+        successes=sum(c.successes for c in counts.values()), episodes=sum(c.episodes for c in counts.values())
+    )
+    return OptionCounts(tasks=counts, pooled=pooled)
+
+
+def _check_spec(evaluations: Iterable[Evaluation], spec: JudgeSpec) -> None:
+    for e in evaluations:
+        if e.checkpoint.source_option != _source(spec, e.option):
+            raise ComparisonError(
+                f"{e.name}: rolled out {e.checkpoint.source_option}'s checkpoint, not {_source(spec, e.option)}'s"
+            )
+        if e.rollout.noise_stream != spec.options[e.option].rollout_noise:
+            raise ComparisonError(
+                f"{e.name}: rolled out under noise stream {e.rollout.noise_stream}, "
+                f"not {spec.options[e.option].rollout_noise}"
+            )
+        if spec.options[e.option].cameras and e.world is None:
+            raise ComparisonError(f"{e.name}: says nothing about the world path (`world` is null)")
+
+
+# ---- the verdict ----------------------------------------------------------------------------------------------------
+
+
+def decide(
+    pickup: Pickup,
+    plan: Plan,
+    evaluations: Sequence[Evaluation],
+    spec: DecisionSpec,
+    fairness: Mapping[str, Any],
+    foresights: Sequence[Foresight] = (),
+) -> Verdict:
+    """Walk the tree to its end.
+
+    Args:
+        plan: what the checkpoint planned.
+        fairness: what `fairness.json` says of these options.
+        foresights: of every option that was trained with a Prophet; none where no episode was held out.
+        evaluations: exactly those of every option in `spec.run` and in `pickup.scheduled`, each on the same tasks.
+
+    Raises:
+        ComparisonError: one is missing, not asked for or not comparable, or `pickup` does not follow from them.
+    """
+    decision, names = spec.decision, [*spec.run, *pickup.scheduled]
+    tasks = {e.task.id: e.task.description for e in sorted(evaluations, key=lambda e: e.task.id)}
+    check_complete(evaluations, names, {*tasks, *decision.pickup_tasks})
+    _check_spec(evaluations, spec)
+    check_comparable(evaluations, decision.baseline)
+    _check_pickup(pickup, evaluations, spec)
+    if plan.chosen != pickup.scheduled:
+        raise ComparisonError(f"plan.json: chose {plan.chosen}, but pickup.json schedules {pickup.scheduled}")
+    _check_audited(names, spec, fairness)
+    foreseen = _check_foresights(foresights, names, spec)
+    table = episode_table(evaluations)
+    other_noise = [name for name in names if spec.options[name].rollout_noise]
+    comparisons = compare(table, _compared(names, spec), decision, other_noise)
+    primary = next(c for c in comparisons if c.family == "primary")
+    pooled = {name: _count(evaluations, name, decision.pickup_tasks).pooled for name in names}
+    return Verdict(
+        token=choose_token(pooled, decision),
+        branch=pickup.branch,
+        scale=spec.scale,
+        settings=decision,
+        scheduled=pickup.scheduled,
+        plan=plan,
+        suite_tasks=evaluations[0].suite_tasks,
+        tasks=tasks,
+        initial_states=table.group_by("task").agg(pl.col("init_state_id").n_unique())["init_state_id"].max(),
+        training_seeds=sorted(table["train_seed"].unique()),
+        protocol=evaluations[0].protocol,
+        options=[_result(name, evaluations, table, spec, foreseen.get(name)) for name in names],
+        comparisons=comparisons,
+        worth=worth(primary.success, decision),
+    )
+
+
+def choose_token(pooled: dict[str, Counts], decision: Decision) -> Token:
+    """The first token whose condition holds; `pooled` holds the evaluated options."""
+    score = {name: counts.rate for name, counts in pooled.items()}
+    baseline, world = score[decision.baseline], score[decision.world]
+    wrist, fusion = score.get(decision.wrist), score.get(decision.fusion)
+    if pooled[decision.baseline].rate < decision.min_baseline_success:
+        return "VOID_BASELINE_TOO_WEAK"
+    if world >= baseline:
+        return "ADOPT_FUSION" if fusion is not None and fusion > world else "WORLD_HELPS_OR_NEUTRAL"
+    if fusion is not None and fusion >= baseline and (wrist is None or fusion > wrist):
+        return "ADOPT_FUSION"
+    if wrist is not None and wrist >= baseline:
+        return "ADOPT_WRIST"
+    return "WRIST_EXPERIMENT_PENDING" if wrist is None and fusion is None else "KEEP_BASELINE"
+
+
+def _check_pickup(pickup: Pickup, evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
+    """All of it must follow from the evaluations, the tree and the budget."""
+    options, tasks = judged_options(spec), spec.decision.pickup_tasks
+    seen = [e for e in evaluations if e.option in options and e.task.id in tasks]
+    judged = judge_pickup(seen, spec)
+    for field in ("baseline", "world", "branch", "options"):
+        if getattr(pickup, field) != getattr(judged, field):
+            raise ComparisonError(f"pickup.json: {field} does not follow from these evaluations; judge them again")
+    for name in pickup.scheduled:
+        if name not in judged.scheduled:
+            raise ComparisonError(f"pickup.json: {name} is scheduled, but the tree asks for {judged.scheduled}")
+    for name in judged.scheduled:
+        if name not in pickup.scheduled:
+            raise ComparisonError(f"pickup.json: {name} is not scheduled, but the plan chooses {judged.scheduled}")
+
+
+def _check_audited(names: Sequence[str], spec: DecisionSpec, fairness: Mapping[str, Any]) -> None:
+    if (fairness["baseline"], fairness["world"]) != (spec.decision.baseline, spec.decision.world):
+        raise ComparisonError(f"fairness.json: audited against {fairness['baseline']} and {fairness['world']}")
+    for name in names:
+        if _source(spec, name) not in fairness["options"]:
+            raise ComparisonError(f"fairness.json: the checkpoint of {_source(spec, name)} was not audited")
+
+
+def _check_foresights(foresights: Sequence[Foresight], names: Sequence[str], spec: DecisionSpec) -> dict[str, View]:
+    found = {foresight.option: foresight.whole for foresight in foresights}
+    wanted = {name for name in names if spec.options[name].cameras}
+    if found and set(found) != wanted:
+        raise ComparisonError(f"prophet_<option>.json of {sorted(found)}, expected those of {sorted(wanted)}")
+    return found
+
+
+def _result(
+    name: str, evaluations: Sequence[Evaluation], table: pl.DataFrame, spec: DecisionSpec, foresight: View | None
+) -> OptionResult:
+    decision, tasks = spec.decision, sorted({e.task.id for e in evaluations})
+    world = next(e.world for e in evaluations if e.option == name)
+    schedules = {e.option: e.learning_schedule for e in evaluations}
+    own = {k: v for k, v in schedules[name].items() if v != schedules[decision.baseline][k]}
+    pickup, baseline = (_rate(table, option, decision.pickup_tasks, decision) for option in (name, decision.baseline))
+    blind = not _sees(spec, name)
+    return OptionResult(
+        name=name,
+        label=spec.labels[name],
+        checkpoint_of=spec.options[name].checkpoint_of,
+        tasks={task: _rate(table, name, [task], decision) for task in tasks},
+        pickup=pickup,
+        all_tasks=_rate(table, name, tasks, decision),
+        blind_as_good=name != decision.baseline and blind and pickup.successes >= baseline.successes,
+        other_noise=bool(spec.options[name].rollout_noise),
+        eyes_shut=spec.options[name].checkpoint_of == decision.baseline and blind,
+        world=world,
+        learning_schedule=own or None,
+        progress=_progress([e for e in evaluations if e.option == name and e.task.id in decision.pickup_tasks]),
+        foresight=foresight,
+        world_inactive=_is_inactive(world, spec, name),
+    )
+
+
+def _progress(evaluations: Iterable[Evaluation]) -> PickupCounts | None:
+    pickups = [episode.pickup for e in evaluations for episode in e.episodes]
+    if None in pickups:
+        return None
+    furthest = [pickup["furthest"] or "none" for pickup in pickups]
+    return PickupCounts(
+        furthest={stage: furthest.count(stage) for stage in ("none", *STAGES)},
+        grasp_attempts=sum(pickup["grasp_attempts"] for pickup in pickups),
+        slips=sum(pickup["slips"] for pickup in pickups),
+    )
+
+
+def _rate(table: pl.DataFrame, option: str, tasks: Sequence[int], decision: Decision) -> Rate:
+    """Successes on some tasks; episodes of several checkpoints from one initial state count as a cluster."""
+    own = table.filter(pl.col("task").is_in(list(tasks)), option=option).sort("task", "init_state_id", "train_seed")
+    repeats = own["train_seed"].n_unique()
+    outcomes = own["success"].to_numpy().astype(np.int64).reshape(-1, repeats)
+    return Rate(
+        successes=int(outcomes.sum()),
+        episodes=outcomes.size,
+        interval=rate_interval(outcomes, decision.confidence, "wilson"),
+        exact=rate_interval(outcomes, decision.confidence, "beta"),
+    )
+
+
+def _compared(names: Sequence[str], spec: DecisionSpec) -> dict[tuple[str, str], Family]:
+    """Trained options against the baseline, borrowed checkpoints against their owner, the fusion against E2 and A."""
+    decision = spec.decision
+    pairs = [(decision.world, decision.baseline)]
+    pairs += [(name, decision.baseline) for name in names if _source(spec, name) == name]
+    pairs += [(decision.fusion, other) for other in (decision.world, decision.wrist) if decision.fusion]
+    pairs += [(name, _source(spec, name)) for name in names if _source(spec, name) != name]
+    return {(a, b): _family(a, decision) for a, b in pairs if a != b and {a, b} <= set(names)}
+
+
+def _family(option: str, decision: Decision) -> Family:
+    if option == decision.world:
+        return "primary"
+    return "adoption" if option in (decision.wrist, decision.fusion) else "controls"

@@ -1,0 +1,1 @@
+"""Rolling a policy out in closed loop."""

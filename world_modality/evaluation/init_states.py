@@ -1,0 +1,119 @@
+"""The initial states that policies are evaluated from: LIBERO's benchmark, or a set drawn more widely.
+
+The benchmark's 50 states of a task vary by about a centimetre, and a policy that sees nothing does as well on them as
+any. With `Simulation.spread` the object and its target begin in a wider region. A state is kept where the scripted
+expert solves the very episode that policies will meet, and a block of them is frozen as one Parquet file:
+`init_state_id`, `reset_seed` (the reset it is from), `draws` (states drawn until one was solvable), `expert_steps`, all
+int64, and `state` fixed_size_list<float64>[S]; in the schema's metadata what they are of, and the hash of each state.
+
+A state is a function of task and number alone: more of them leave the others as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from world_modality.artifacts.files import atomic_path
+from world_modality.artifacts.records import PARQUET_OPTIONS
+from world_modality.errors import InputError
+from world_modality.experiment.sections import Simulation
+from world_modality.experiment.seeds import env_seed, init_state_seed
+from world_modality.experiment.specs import InitStatesSpec
+from world_modality.progress import Progress
+from world_modality.simulation.expert import solve
+from world_modality.simulation.libero import LiberoSimulation, benchmark_init_states, init_state_sha256
+
+METADATA_KEY = b"world_modality.init_states"
+MAX_DRAWS = 20  # the expert solves nine of ten states, and more
+
+
+def draw_init_states(spec: InitStatesSpec, task_id: int, block: range, output: Path) -> None:
+    """Write the initial states of a block, each solved by the expert under the seed it will be evaluated with.
+
+    Raises:
+        InputError: nothing is to be drawn (`spread` is 0), or `MAX_DRAWS` states on end were not solvable.
+    """
+    if not spec.spread:
+        raise InputError("simulation.spread is 0: the initial states are those of LIBERO's benchmark")
+    rows, progress = [], Progress(f"draw initial states of task {task_id}", len(block), every=0)
+    unseen = Simulation(**spec.model_dump(), camera_size=64, render="fast")  # no one looks
+    with LiberoSimulation(unseen, task_id) as simulation:
+        for count, number in enumerate(block, start=1):
+            rows.append(_draw(simulation, number))
+            progress.update(count, f"init state {number}: the expert took {rows[-1]['expert_steps']} steps")
+    made = _identity(spec, task_id) | {"sha256": [init_state_sha256(row["state"]) for row in rows]}
+    columns = {name: pa.array([row[name] for row in rows], pa.int64()) for name in rows[0] if name != "state"}
+    states = np.stack([row["state"] for row in rows])
+    columns["state"] = pa.FixedSizeListArray.from_arrays(pa.array(states.reshape(-1)), states.shape[1])
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(made, sort_keys=True)})
+    with atomic_path(output) as temporary:
+        pq.write_table(table, temporary, **PARQUET_OPTIONS)
+
+
+def _draw(simulation: LiberoSimulation, number: int) -> dict:
+    for draw in range(MAX_DRAWS):
+        seed = init_state_seed(simulation.task_id, number, draw)
+        simulation.reset(seed)
+        state = simulation.init_state
+        simulation.reset(env_seed(simulation.task_id, number), state)
+        steps = solve(simulation)
+        if steps is not None:
+            return {
+                "init_state_id": number,
+                "reset_seed": seed,
+                "draws": draw + 1,
+                "expert_steps": steps,
+                "state": state,
+            }
+    raise InputError(
+        f"task {simulation.task_id}: of {MAX_DRAWS} states drawn for initial state {number} the expert solves none; "
+        f"simulation.spread {simulation.spec.spread} is too wide"
+    )
+
+
+def init_states(spec: Simulation, task_id: int, files: Sequence[Path]) -> dict[int, np.ndarray]:
+    """The states (S,) float64 by their number: of the files, or LIBERO's benchmark where `spread` is 0.
+
+    Raises:
+        InputError: a file is damaged or of another task or width, a state appears twice, or there are files where the
+            benchmark is asked for, or none where it is not.
+    """
+    if bool(files) != bool(spec.spread):
+        wanted = "files of initial states" if spec.spread else "LIBERO's benchmark states and no files"
+        raise InputError(f"task {task_id}: simulation.spread {spec.spread} needs {wanted}")
+    if not files:
+        return dict(enumerate(benchmark_init_states(spec.suite, task_id)))
+    states: dict[int, np.ndarray] = {}
+    for path in files:
+        for number, state in _read(path, spec, task_id).items():
+            if number in states:
+                raise InputError(f"{path}: initial state {number} is in another file as well")
+            states[number] = state
+    return states
+
+
+def _read(path: Path, spec: Simulation, task_id: int) -> dict[int, np.ndarray]:
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        made = json.loads(table.schema.metadata[METADATA_KEY])
+        numbers, column = table["init_state_id"].to_pylist(), table["state"].combine_chunks()
+        states = column.flatten().to_numpy().reshape(len(table), -1)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: truncated, damaged or no initial states ({error})") from None
+    for key, value in _identity(spec, task_id).items():
+        if made.get(key) != value:
+            raise InputError(f"{path}: initial states with {key} {made.get(key)}, expected {value}")
+    for number, state, sha256 in zip(numbers, states, made["sha256"], strict=True):
+        if init_state_sha256(state) != sha256:
+            raise InputError(f"{path}: initial state {number} is not the one that was drawn")
+    return dict(zip(numbers, states, strict=True))
+
+
+def _identity(spec: Simulation | InitStatesSpec, task_id: int) -> dict:
+    return {"suite": spec.suite, "task": task_id, "spread": spec.spread, "settle_steps": spec.settle_steps}

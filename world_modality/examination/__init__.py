@@ -1,0 +1,1 @@
+"""What is measured of a checkpoint in addition to its success rate."""

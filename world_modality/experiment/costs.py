@@ -1,0 +1,126 @@
+"""What the stages of the plan cost in a run, by Snakemake's benchmark files of its jobs, and `experiments/costs.yaml`.
+
+Non-obvious behaviours of Snakemake's benchmarks: a file gives the last attempt of a job alone, and stays when the
+config no longer asks for the job. So the config says which jobs there are.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from world_modality.errors import InputError
+from world_modality.experiment.config import POLICY_KINDS, Experiment
+from world_modality.experiment.sections import Costs, Scale
+
+SAME = 0.1  # a cost that moved by less than this part of itself stays as it stands: a rerun's noise rewrites nothing
+RULES = {
+    "latents": "encode_latents, once for all options and seeds",
+    "train": "train_policy, an option and a seed, by the cameras of its world modality",
+    "evaluate": "evaluate_policy on all tasks and record_videos, likewise",
+}
+Measured = dict[str, dict[str, list[float]]]  # hours of each job or sum of jobs, by stage and kind
+
+
+def measure(experiment: Experiment, folder: Path) -> Measured:
+    """Hours of what ran, by the names that `Costs` has.
+
+    Args:
+        folder: of the benchmark files, one folder a rule.
+
+    Raises:
+        InputError: a stage has no time at all, or one of an option's jobs has none.
+    """
+    measured: Measured = {
+        "latents": {camera: _hours([[folder / "encode_latents" / f"{camera}.tsv"]]) for camera in ("front", "wrist")},
+        "train": {kind: [] for kind in POLICY_KINDS},
+        "evaluate": {kind: [] for kind in POLICY_KINDS},
+    }
+    for name, option in experiment.options.items():
+        kind = POLICY_KINDS[len(experiment.latent_cameras(name))]
+        if not option.checkpoint_of:
+            measured["train"][kind] += _hours(_trainings(experiment, name, folder))
+        seeds = len(experiment.training.seeds)
+        films = _hours([[folder / "record_videos" / f"{name}_task_{t}.tsv" for t in experiment.evaluation.tasks]])
+        films_a_seed = sum(films) / seeds
+        measured["evaluate"][kind] += [h + films_a_seed for h in _hours(_evaluations(experiment, name, folder))]
+    for stage, rules in RULES.items():
+        if not any(measured[stage].values()):
+            rule = rules.split()[0].rstrip(",")
+            raise InputError(f"{folder / rule}: no benchmark file of this experiment; run it first (make decision)")
+    return measured
+
+
+def _trainings(experiment: Experiment, option: str, folder: Path) -> Iterator[list[Path]]:
+    for seed in experiment.training.seeds:
+        yield [folder / "train_policy" / f"{option}_seed_{seed}.tsv"]
+
+
+def _evaluations(experiment: Experiment, option: str, folder: Path) -> Iterator[list[Path]]:
+    for seed in experiment.training.seeds:
+        yield [
+            folder / "evaluate_policy" / f"{option}_seed_{seed}_task_{task}_block_{block}.tsv"
+            for task in experiment.evaluation.tasks
+            for block in experiment.blocks()
+        ]
+
+
+def _hours(groups: Iterable[Sequence[Path]]) -> list[float]:
+    """The sum of each group of jobs that ran; nothing where none of any group did."""
+    groups = [list(group) for group in groups]
+    paths = [path for group in groups for path in group]
+    if not any(path.exists() for path in paths):
+        return []
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: missing, though others of its option are there; run the experiment to its end")
+    return [sum(map(_job_hours, group)) for group in groups]
+
+
+def _job_hours(path: Path) -> float:
+    """Hours of one job, the mean where it was repeated."""
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
+    try:
+        return statistics.mean(float(row["s"]) for row in rows) / 3600
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not a benchmark file of Snakemake: no seconds in column s") from None
+
+
+def scale_text(measured: Measured, scale: Scale, before: Costs | None, device: str = "") -> str:
+    """The costs of one scale, as `costs.yaml` lists them: means, to two digits.
+
+    What was not measured costs what the dearest of its stage does.
+
+    Args:
+        before: what the file says of this scale now; None: nothing.
+    """
+    where = f" on {device}" if device else ""
+    lines = [f"  {scale}:  # measured in a run{where} [job-hours], by the benchmark files of its jobs"]
+    for stage, rules in RULES.items():
+        lines.append(f"    {stage}:  # {rules}")
+        means = {kind: statistics.mean(hours) for kind, hours in measured[stage].items() if hours}
+        for kind, hours in measured[stage].items():
+            old = getattr(getattr(before, stage), kind) if before else None
+            note = f"mean of {len(hours)}" if hours else "not measured: as the dearest of the others"
+            lines.append(f"      {kind}: {_settled(means.get(kind, max(means.values())), old):g}  # {note}")
+    return "\n".join(lines) + "\n"
+
+
+def _settled(hours: float, old: float | None) -> float:
+    return old if old is not None and abs(hours - old) <= SAME * old else float(f"{hours:.2g}")
+
+
+def with_costs(text: str, scale: Scale, costs: str) -> str:
+    """`costs.yaml` with the costs of one scale in place of its old ones; all else stands, comments included.
+
+    Raises:
+        InputError: the text is not laid out as `costs.yaml` is: each scale a key on a line of its own, below `costs`.
+    """
+    head, *scales = re.split(r"^(?=  \w+:)", text, flags=re.MULTILINE)
+    if not re.search(r"^costs:[ ]*(#.*)?\n\Z", head, flags=re.MULTILINE):
+        raise InputError("costs.yaml: expected `costs:` and below it each scale on a line of its own, indented by two")
+    places = {part.split(":")[0].strip(): part for part in scales}
+    return head + "".join((places | {scale: costs}).values())

@@ -1,0 +1,254 @@
+"""V-JEPA 2: load it, encode windows of frames into one latent each, and encode a whole dataset into a latent table.
+
+Recording a table and acting in the simulator both go through `VideoEncoder.encode`, so a frame gives the same latent
+in both. A window is the `m` frames that end at the frame it describes.
+
+Non-obvious behaviours of transformers' V-JEPA 2:
+* `VJEPA2Model.forward` runs the predictor unless told `skip_predictor=True`.
+* Its video processor resizes to 256/224 of the crop and cuts the border away. Here frames are resized to the whole
+  square instead: a gripper at the border stays visible.
+* Position codes are computed from `config.crop_size`, not from the frames: another image size must be set when the
+  model is loaded, or tokens get the positions of other rows. There are no learned positions, so any size works.
+* A window shorter than the tubelet (2 frames) is repeated to fill it; a longer one that is no multiple of it loses its
+  *last* frames silently, which are the current ones: refused here.
+* Missing weights are drawn at random with a warning, and a checkpoint of another architecture has them all missing:
+  both are refused here.
+* The attention is bidirectional, so windows share decoding and nothing after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoConfig, VJEPA2Config, VJEPA2Model
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from world_modality.artifacts.provenance import package_versions
+from world_modality.data.dataset import CameraFrames, dataset_fingerprint
+from world_modality.errors import InputError
+from world_modality.latents.table import LatentSpec, past_rows, write_latents
+from world_modality.progress import Progress
+
+POOLING = "mean over all tokens"
+ORIENTATION = "as stored in the dataset"
+
+
+class VideoEncoder:
+    """A frozen V-JEPA 2 that turns windows of frames into latents. Make one with `VideoEncoder.load`."""
+
+    def __init__(self, model: VJEPA2Model, name: str, revision: str | None):
+        self.model, self.name, self.revision = model, name, revision
+        pixels = {"device": model.device, "dtype": torch.float32}
+        self._mean = torch.tensor(IMAGENET_DEFAULT_MEAN, **pixels).reshape(3, 1, 1)
+        self._std = torch.tensor(IMAGENET_DEFAULT_STD, **pixels).reshape(3, 1, 1)
+
+    @classmethod
+    def load(
+        cls,
+        encoder: str | Path,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
+        image_size: int | None = None,
+    ) -> VideoEncoder:
+        """Load a V-JEPA 2 from a folder or by its hub id, in float32.
+
+        Args:
+            image_size: side of the square the frames are resized to [px]; by default the one it was trained with.
+
+        Raises:
+            InputError: `encoder` is neither a folder nor a hub id or cannot be loaded, another architecture, missing
+                weights, an image size that is no multiple of the patches, or a device that is not there.
+        """
+        check_device(device)
+        local = _is_folder(encoder)
+        try:
+            config = AutoConfig.from_pretrained(encoder, revision=revision)
+        except (OSError, ValueError) as error:
+            problem = "no V-JEPA 2" if local else "no such folder, and no V-JEPA 2 on the hub"
+            raise InputError(f"{encoder}: {problem} ({str(error).partition('\n')[0]})") from error
+        if config.model_type != "vjepa2":
+            raise InputError(f"{encoder} is a {config.model_type}, not a V-JEPA 2 (vjepa2)")
+        config.crop_size = image_size or config.crop_size
+        if config.crop_size % config.patch_size:
+            raise InputError(f"image size {config.crop_size} is not a multiple of the patch size {config.patch_size}")
+        model = _load_weights(encoder, revision, config).to(device)
+        return cls(model, Path(encoder).resolve().name if local else str(encoder), revision)
+
+    @property
+    def dim(self) -> int:
+        """Width D of a latent."""
+        return self.model.config.hidden_size
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square the frames are resized to [px]."""
+        return self.model.config.crop_size
+
+    def identity(self) -> dict:
+        """Fields of `LatentSpec` that say how this encoder makes latents; equal identities, equal latents."""
+        return {
+            "encoder": self.name,
+            "encoder_revision": self.revision,
+            "encoder_sha256": _weights_sha256(self.model),
+            "image_size": self.image_size,
+            "pooling": POOLING,
+            "preprocessing": "whole frame to the square (bilinear, antialiased), ImageNet mean and std",
+            "dim": self.dim,
+        }
+
+    @torch.no_grad()
+    def encode(self, windows: Tensor) -> Tensor:
+        """Latents of windows, (N, m, 3, H, W) uint8 or float in [0, 1] → (N, D) float32, on the encoder's device.
+
+        Raises:
+            InputError: another shape, pixels out of range, or m greater than the tubelet and no multiple of it.
+        """
+        if windows.ndim != 5 or windows.shape[2] != 3:
+            raise InputError(f"windows have shape {tuple(windows.shape)}, expected (N, m, 3, H, W)")
+        self.check_window(windows.shape[1])
+        frames = windows.to(self.model.device).flatten(0, 1)
+        pixels = self.preprocess(frames).unflatten(0, windows.shape[:2])
+        tokens = self.model(pixels, skip_predictor=True).last_hidden_state  # (N, tokens, D)
+        return tokens.float().mean(1)
+
+    def check_window(self, window: int) -> None:
+        """Raise InputError where windows of so many frames would not be encoded whole."""
+        tubelet = self.model.config.tubelet_size
+        if window < 1 or (window > tubelet and window % tubelet):
+            raise InputError(f"a window of {window} frames: V-JEPA 2 takes up to {tubelet} or a multiple of {tubelet}")
+
+    def preprocess(self, frames: Tensor) -> Tensor:
+        """(n, 3, H, W) uint8 or float in [0, 1] → (n, 3, S, S) float32, normalized."""
+        size = (self.image_size, self.image_size)
+        pixels = _unit_range(frames)
+        if pixels.shape[-2:] != size:
+            pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+        return (pixels - self._mean) / self._std
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise InputError where `device` is a GPU and none can be used."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device}: no GPU can be used here; valid: cpu")
+
+
+def _is_folder(encoder: str | Path) -> bool:
+    if Path(encoder).is_dir():
+        return True
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(encoder)):
+        return False
+    raise InputError(f"{encoder}: neither a folder nor a hub id (owner/name)")
+
+
+def _load_weights(encoder: str | Path, revision: str | None, config: VJEPA2Config) -> VJEPA2Model:
+    try:
+        model, report = VJEPA2Model.from_pretrained(
+            encoder,
+            revision=revision,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,  # nothing from outside is unpickled
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{encoder}: its weights cannot be read ({str(error).partition('\n')[0]})") from error
+    if report["missing_keys"]:
+        raise InputError(f"{encoder} lacks weights of V-JEPA 2: {', '.join(sorted(report['missing_keys'])[:3])}, …")
+    return model.eval().requires_grad_(False)
+
+
+def _weights_sha256(model: VJEPA2Model) -> str:
+    """Hash of the weights as loaded: the same from a folder and from the hub, however the files are split."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)}\0".encode())
+        digest.update(weight.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _unit_range(frames: Tensor) -> Tensor:
+    """uint8 or float in [0, 1] → float32 in [0, 1]."""
+    if frames.dtype == torch.uint8:
+        return frames.float() / 255
+    if not frames.dtype.is_floating_point:
+        raise InputError(f"frames are {frames.dtype}, expected uint8 or float in [0, 1]")
+    low, high = (float(extreme) for extreme in frames.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"float frames range from {low:g} to {high:g}, expected [0, 1]")
+    return frames.float()
+
+
+# ---- a whole dataset ------------------------------------------------------------------------------------------------
+
+
+def encode_episodes(
+    encoder: VideoEncoder, episodes: Iterable[Tensor], window: int, batch_size: int
+) -> Iterator[Tensor]:
+    """Latents (n, D) float32 of each episode of frames (n, 3, H, W), one per frame, in order.
+
+    The window of a frame ends at it and repeats the episode's first frame where it would begin earlier. Batches run
+    across episodes, so that short ones cost no more than long ones.
+    """
+    lengths: list[int] = []
+    encoded: list[Tensor] = []
+    for batch in itertools.batched(_windows(episodes, window, lengths), batch_size):
+        encoded.extend(encoder.encode(torch.stack(batch)).cpu())
+        while lengths and len(encoded) >= lengths[0]:
+            length = lengths.pop(0)
+            yield torch.stack(encoded[:length])
+            del encoded[:length]
+
+
+def _windows(episodes: Iterable[Tensor], window: int, lengths: list[int]) -> Iterator[Tensor]:
+    """Each window (m, 3, H, W) of each episode; appends an episode's length to `lengths` before its first window."""
+    for frames in episodes:
+        lengths.append(len(frames))
+        for rows in past_rows(torch.arange(len(frames)), 0, window):
+            yield frames[rows]
+
+
+def encode_dataset(
+    dataset: LeRobotDataset,
+    image_key: str,
+    encoder: VideoEncoder,
+    window: int,
+    batch_size: int,
+    output: str | Path,
+    dataset_revision: str | None = None,
+) -> None:
+    """Write the latent table of one camera of a dataset.
+
+    Args:
+        dataset_revision: commit of a dataset from the hub, recorded.
+
+    Raises:
+        InputError: the dataset has no such camera, is not whole, or windows of that length are not encoded whole.
+    """
+    frames = CameraFrames(dataset, image_key)
+    encoder.check_window(window)
+    spec = LatentSpec(
+        dataset=dataset.repo_id,
+        dataset_revision=dataset_revision,
+        dataset_fingerprint=dataset_fingerprint(dataset),
+        **encoder.identity(),
+        image_key=image_key,
+        window=window,
+        orientation=ORIENTATION,
+        versions=package_versions("lerobot", "torch", "transformers"),
+    )
+    progress, done = Progress(f"encode {image_key.rsplit('.')[-1]}", len(dataset)), 0
+    with write_latents(output, spec) as table:
+        for latents in encode_episodes(encoder, frames.episodes(), window, batch_size):
+            table.write_episode(latents)
+            done += len(latents)
+            progress.update(done)

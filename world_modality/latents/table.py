@@ -1,0 +1,337 @@
+"""LatentTable: the latent of each frame of a dataset, and windows into its past and future that never leave an episode.
+
+The Parquet contract. One row per frame: `index` int64 (global, 0 … N-1), `episode_index` and `frame_index` int64,
+`latent` fixed_size_list<float16>[D]. Row groups end at episode ends. The schema's metadata holds a `LatentSpec`: what
+the latents are of and how they were made. `LatentWriter` streams a table, `LatentTable.open` refuses what does not
+keep the contract or does not match what the caller expects.
+
+Non-obvious behaviours:
+* A latent covers the `window` frames that end at its own frame, so history 4 of window 4 has seen 7 frames.
+* float16 keeps 11 bits: a dimension that varies less than that around its mean carries nothing, and `standardization`
+  treats it as constant.
+* Pages carry checksums: a damaged file is refused like a truncated one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from world_modality.artifacts.files import atomic_path
+from world_modality.artifacts.records import PARQUET_OPTIONS
+from world_modality.errors import InputError
+
+METADATA_KEY = b"world_modality.latents"
+ROW_GROUP_ROWS = 4096  # a row group closes at the first episode end after so many rows
+
+
+class LatentTableError(InputError):
+    """A latent table breaks the contract or is not the one expected; the message names the file and the offender."""
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """What a table's latents are of, and how they were made."""
+
+    dataset: str  # id or folder name
+    dataset_revision: str | None
+    dataset_fingerprint: str
+    image_key: str
+    encoder: str  # id or folder name
+    encoder_revision: str | None
+    encoder_sha256: str
+    image_size: int  # side of the square the encoder sees [px]
+    window: int  # frames a latent covers, its own the last
+    pooling: str
+    preprocessing: str
+    orientation: str
+    dim: int
+    versions: dict[str, str]
+
+    def require(self, expected: Mapping[str, Any], where: str) -> None:
+        """Check fields against expected values.
+
+        Raises:
+            LatentTableError: naming `where`, each differing field, its value and the expected one.
+            KeyError: an expected field does not exist.
+        """
+        fields = dataclasses.asdict(self)
+        for name in expected:
+            if name not in fields:
+                raise KeyError(f"a latent table has no field {name}; valid: {', '.join(fields)}")
+        wrong = [f"{k} is {fields[k]!r}, expected {v!r}" for k, v in expected.items() if fields[k] != v]
+        if wrong:
+            raise LatentTableError(f"{where}: {'; '.join(wrong)}")
+
+
+def past_rows(rows: Tensor, start: Tensor | int, length: int) -> Tensor:
+    """Rows t-length+1 … t of each row t, repeating the episode's first row `start` where they would leave it.
+
+    (B,) int64 → (B, length) int64. The windows of frames an encoder sees and the histories of latents Prophet sees.
+    """
+    steps = torch.arange(1 - length, 1, device=rows.device)
+    start = torch.as_tensor(start, device=rows.device)
+    return torch.maximum(rows[:, None] + steps, start.reshape(-1, 1))
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class LatentTable:
+    """All latents of a dataset in memory; row i is the frame with global index i.
+
+    `specs` has one entry for a table read from a file, and one per camera for a joined table.
+    """
+
+    specs: tuple[LatentSpec, ...]
+    latents: Tensor  # (N, D) float16
+    first_row: Tensor  # (N,) int64: first row of each row's episode
+    last_row: Tensor  # (N,) int64: last row of each row's episode
+
+    @classmethod
+    def open(cls, path: str | Path, expect: Mapping[str, Any] | None = None) -> LatentTable:
+        """Read and check a table.
+
+        Args:
+            expect: fields of `LatentSpec` with the values they must have, e.g. `{"window": 4}`.
+
+        Raises:
+            LatentTableError: there is no such file, it is truncated or damaged, lacks its metadata, has other columns,
+                numbers its frames or episodes wrongly, holds NaN, infinite or all-zero latents, or differs from
+                `expect`.
+        """
+        file = _open_parquet(path)
+        spec = _read_spec(path, file.schema_arrow)
+        spec.require(expect or {}, str(path))
+        columns = _read_columns(path, file)
+        _check_columns(path, columns, spec.dim)
+        starts = _episode_starts(path, columns)
+        _check_row_groups(path, file, starts, len(columns))
+        latents = columns["latent"].combine_chunks().flatten().to_numpy().reshape(-1, spec.dim)
+        _check_values(path, latents)
+        lengths = np.diff(np.append(starts, len(columns)))
+        first = torch.from_numpy(np.repeat(starts, lengths))
+        last = torch.from_numpy(np.repeat(starts + lengths - 1, lengths))
+        return cls((spec,), torch.from_numpy(latents.copy()), first, last)
+
+    @staticmethod
+    def dim_of(path: str | Path) -> int:
+        """Width D of a file's latents, without reading them."""
+        return _read_spec(path, _open_parquet(path).schema_arrow).dim
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @property
+    def dim(self) -> int:
+        return self.latents.shape[1]
+
+    def to(self, device: str | torch.device) -> LatentTable:
+        """The same table with its tensors on `device`."""
+        tensors = {name: getattr(self, name).to(device) for name in ("latents", "first_row", "last_row")}
+        return dataclasses.replace(self, **tensors)
+
+    def history(self, index: Tensor, length: int) -> Tensor:
+        """Latents of frames t-length+1 … t, the episode's first one repeated before its start.
+
+        (B,) int64 global frame indices → (B, length, D) float32, on the table's device.
+        """
+        rows = self._rows(index)
+        return self.latents[past_rows(rows, self.first_row[rows], length)].float()
+
+    def future(self, index: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Latents of frames t+1 … t+length: (B, length, D) float32, and which of them exist: (B, length) bool.
+
+        Past the end of the episode the last latent is repeated and the mask is False.
+        """
+        rows = self._rows(index)
+        wanted = rows[:, None] + torch.arange(1, length + 1, device=rows.device)
+        last = self.last_row[rows][:, None]
+        return self.latents[torch.minimum(wanted, last)].float(), wanted <= last
+
+    def standardization(self) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and standard deviation (D,) over all frames, float32.
+
+        Where a dimension varies less than float16 resolves around its mean, its deviation is given as 1: dividing by
+        it must not blow rounding up.
+        """
+        chunks = self.latents.split(65536)
+        mean = sum(c.double().sum(0) for c in chunks) / len(self)
+        std = (sum((c.double() - mean).square().sum(0) for c in chunks) / len(self)).sqrt()
+        constant = std <= torch.finfo(torch.float16).eps * mean.abs()
+        return mean.float(), std.masked_fill(constant, 1.0).float()
+
+    def _rows(self, index: Tensor) -> Tensor:
+        rows = index.to(self.latents.device)
+        if rows.numel() and not (int(rows.min()) >= 0 and int(rows.max()) < len(self)):
+            raise IndexError(f"frame {_outside(rows, len(self))} is not in the latent table (0 to {len(self) - 1})")
+        return rows
+
+
+def join_tables(tables: Sequence[LatentTable]) -> LatentTable:
+    """Concatenate several cameras' latents frame by frame: dimensions add up, in the order given.
+
+    Raises:
+        LatentTableError: the tables are not of one dataset, one window and the same episodes, or share a camera.
+    """
+    first, *others = tables
+    keys = [spec.image_key for table in tables for spec in table.specs]
+    if len(set(keys)) != len(keys):
+        raise LatentTableError(f"cannot join latents of one camera with themselves: {', '.join(keys)}")
+    reference = first.specs[0]
+    common = {name: getattr(reference, name) for name in ("dataset_fingerprint", "window")}
+    for table in others:
+        table.specs[0].require(common, f"cannot join {table.specs[0].image_key} with {reference.image_key}")
+        if not (torch.equal(table.first_row, first.first_row) and torch.equal(table.last_row, first.last_row)):
+            raise LatentTableError(f"cannot join {table.specs[0].image_key} with {reference.image_key}: other episodes")
+    specs = tuple(spec for table in tables for spec in table.specs)
+    return dataclasses.replace(first, specs=specs, latents=torch.cat([t.latents for t in tables], dim=1))
+
+
+def _outside(rows: Tensor, length: int) -> int:
+    return int(rows[(rows < 0) | (rows >= length)][0])
+
+
+def _open_parquet(path: str | Path) -> pq.ParquetFile:
+    if not Path(path).is_file():
+        raise LatentTableError(f"{path}: no such latent table")
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise LatentTableError(f"{path}: truncated or not a Parquet file ({error})") from None
+
+
+def _read_columns(path: str | Path, file: pq.ParquetFile) -> pa.Table:
+    try:
+        return file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise LatentTableError(f"{path}: damaged ({error})") from None
+
+
+def _read_spec(path: str | Path, schema: pa.Schema) -> LatentSpec:
+    text = (schema.metadata or {}).get(METADATA_KEY)
+    if text is None:
+        raise LatentTableError(f"{path}: no metadata {METADATA_KEY.decode()}: not written as a latent table")
+    try:
+        return LatentSpec(**json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise LatentTableError(f"{path}: its metadata is not a LatentSpec ({error})") from None
+
+
+def _check_columns(path: str | Path, columns: pa.Table, dim: int) -> None:
+    expected = _schema(dim)
+    if not columns.schema.remove_metadata().equals(expected):
+        found = ", ".join(f"{f.name} {f.type}" for f in columns.schema)
+        valid = ", ".join(f"{f.name} {f.type}" for f in expected)
+        raise LatentTableError(f"{path}: columns are {found}; expected {valid}")
+    if not len(columns):
+        raise LatentTableError(f"{path}: no frames")
+    for name in columns.column_names:
+        if columns[name].null_count:
+            raise LatentTableError(f"{path}: {name} has {columns[name].null_count} missing values")
+
+
+def _episode_starts(path: str | Path, columns: pa.Table) -> np.ndarray:
+    """First row of each episode, after checking that frames and episodes are numbered without gap or repetition."""
+    rows = np.arange(len(columns))
+    index, episode, frame = (columns[n].to_numpy() for n in ("index", "episode_index", "frame_index"))
+    _check_numbers(path, "index", index, rows)
+    starts = np.flatnonzero(np.append(True, episode[1:] != episode[:-1]))
+    numbers = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(rows))))
+    _check_numbers(path, "episode_index", episode, numbers)
+    _check_numbers(path, "frame_index", frame, rows - starts[numbers])
+    return starts
+
+
+def _check_numbers(path: str | Path, name: str, found: np.ndarray, expected: np.ndarray) -> None:
+    wrong = np.flatnonzero(found != expected)
+    if len(wrong):
+        row = wrong[0]
+        raise LatentTableError(f"{path}: row {row} has {name} {found[row]}, expected {expected[row]}")
+
+
+def _check_row_groups(path: str | Path, file: pq.ParquetFile, starts: np.ndarray, rows: int) -> None:
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+    inside = set(np.cumsum(sizes).tolist()) - set(starts.tolist()) - {rows}
+    if inside:
+        raise LatentTableError(f"{path}: a row group ends within an episode, at row {min(inside)}")
+
+
+def _check_values(path: str | Path, latents: np.ndarray) -> None:
+    """Refuse latents (n, D) no encoder makes."""
+    bad = ~np.isfinite(latents).all(axis=1)
+    if bad.any():
+        raise LatentTableError(f"{path}: the latent of frame {bad.argmax()} is NaN or infinite")
+    zero = ~latents.any(axis=1)
+    if zero.any():
+        raise LatentTableError(f"{path}: the latent of frame {zero.argmax()} is all zeros")
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def _schema(dim: int) -> pa.Schema:
+    integers = [pa.field(name, pa.int64()) for name in ("index", "episode_index", "frame_index")]
+    return pa.schema([*integers, pa.field("latent", pa.list_(pa.float16(), dim))])
+
+
+class LatentWriter:
+    """Writes a table episode by episode; see `write_latents`."""
+
+    def __init__(self, writer: pq.ParquetWriter, path: Path, dim: int):
+        self._writer, self._path, self._dim = writer, path, dim
+        self._episodes, self._rows, self._pending = 0, 0, []
+
+    def write_episode(self, latents: Tensor) -> None:
+        """Append the latents (n, D) of the next episode's frames.
+
+        Raises:
+            LatentTableError: an empty episode, another width, or latents that float16 cannot hold.
+        """
+        if latents.ndim != 2 or latents.shape[1] != self._dim or not len(latents):
+            raise LatentTableError(
+                f"{self._path}: episode {self._episodes} has latents of shape {tuple(latents.shape)}, "
+                f"expected (frames, {self._dim})"
+            )
+        values = latents.detach().cpu().to(torch.float16).numpy()
+        _check_values(f"{self._path}, episode {self._episodes}", values)
+        self._pending.append(self._columns(values))
+        self._episodes, self._rows = self._episodes + 1, self._rows + len(values)
+        if sum(len(table) for table in self._pending) >= ROW_GROUP_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Close the row group; episodes are whole, so it ends at an episode's end."""
+        if self._pending:
+            table = pa.concat_tables(self._pending)
+            self._writer.write_table(table, row_group_size=len(table))
+            self._pending = []
+
+    def _columns(self, values: np.ndarray) -> pa.Table:
+        frames = np.arange(len(values))
+        episode = np.full(len(values), self._episodes)
+        latent = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), self._dim)
+        return pa.table([self._rows + frames, episode, frames, latent], schema=_schema(self._dim))
+
+
+@contextlib.contextmanager
+def write_latents(path: str | Path, spec: LatentSpec) -> Iterator[LatentWriter]:
+    """Stream a table to `path`: yields a `LatentWriter`; the file appears, whole, when the block ends without error."""
+    metadata = {METADATA_KEY: json.dumps(dataclasses.asdict(spec), sort_keys=True)}
+    schema = _schema(spec.dim).with_metadata(metadata)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as file:
+        writer = LatentWriter(file, Path(path), spec.dim)
+        yield writer
+        writer.flush()

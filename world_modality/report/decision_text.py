@@ -1,0 +1,462 @@
+"""The text a person reads: `decision.txt`, a pure function of the `Verdict` in `decision.json`.
+
+Line 1 is the token alone, line 2 what the comparison behind the branch is worth. Nothing in the text depends on when,
+where or how fast it was made, and no line is wider than `WIDTH` columns.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from world_modality.decision.judgement import Comparison, Judgement
+from world_modality.decision.statistics import Interval
+from world_modality.decision.tree import Counts, OptionResult, Rate, Verdict
+from world_modality.examination.foresight import PREDICTORS
+from world_modality.simulation.pickup import STAGES
+
+WIDTH = 100
+
+MEANING = {
+    "VOID_BASELINE_TOO_WEAK": "{E0} itself succeeds too rarely for any comparison with it to mean something.",
+    "WORLD_HELPS_OR_NEUTRAL": "{E2} does at least as well as {E0} on pickup: the world modality helps or is neutral.",
+    "ADOPT_FUSION": "{C}, which sees both cameras, is the option to adopt.",
+    "ADOPT_WRIST": "{E2} does worse than {E0} on pickup, and {A}, which predicts the wrist camera, does not.",
+    "KEEP_BASELINE": "{E2} does worse than {E0} on pickup, and so does every retrained wrist option that was run.",
+    "WRIST_EXPERIMENT_PENDING": "{E2} does worse than {E0} on pickup, and the wrist experiment was not run.",
+}
+NEXT = {
+    "VOID_BASELINE_TOO_WEAK": "Train {E0} until it works (more demonstrations, more steps), then run the whole again.",
+    "WORLD_HELPS_OR_NEUTRAL": "Consider both cameras for further gains: decision.on_success with a fusion option.",
+    "ADOPT_FUSION": "Use {C}; confirm it against {E0} with more initial states and more training seeds.",
+    "ADOPT_WRIST": "Use {A}; confirm it against {E0} with more initial states and more training seeds.",
+    "KEEP_BASELINE": "Keep {E0}.",
+    "WRIST_EXPERIMENT_PENDING": "Run the wrist experiment ({A}) when the budget allows.",
+}
+ADVICE = {
+    "keep_baseline": "keep {E0}",
+    "follow_branch": "follow the branch",
+    "extend": "evaluate more",
+}
+RULES = {
+    "VOID_BASELINE_TOO_WEAK": "{E0} below decision.min_baseline_success",
+    "WORLD_HELPS_OR_NEUTRAL": "{E2} ≥ {E0}, and {C} not run or not above {E2}",
+    "ADOPT_FUSION": "{E2} ≥ {E0} and {C} > {E2}; or {E2} < {E0}, {C} ≥ {E0} and {C} > {A}",
+    "ADOPT_WRIST": "{E2} < {E0}, {A} ≥ {E0}, and {C} not run, below {E0} or not above {A}",
+    "KEEP_BASELINE": "{E2} < {E0}, and no retrained wrist option that was run ≥ {E0}",
+    "WRIST_EXPERIMENT_PENDING": "{E2} < {E0}, and neither {A} nor {C} was run",
+}
+SCALES = {
+    "embedded": "Embedded scale: shows that the machinery works; says nothing about SmolVLA, V-JEPA 2 ViT-g or LIBERO "
+    "at full scale.",
+    "smoke": "Smoke scale: the smallest run that crosses every stage; its numbers mean nothing.",
+    "full": "Full scale.",
+}
+
+
+def render(verdict: Verdict) -> str:
+    """The whole text of `decision.txt`."""
+    parts = [
+        [verdict.token, _headline(verdict)],
+        _plain_words(verdict),
+        ["THE TREE", *_tree(verdict)],
+        *([["WHAT THE BUDGET ALLOWED", *verdict.plan.summary()]] if verdict.plan.left_out else []),
+        ["SUCCESSES", *_successes(verdict)],
+        ["PAIRED COMPARISONS on the pickup tasks", *_comparisons(verdict)],
+        *([["HOW FAR THE PICKUP CAME on the pickup tasks", *_progress(verdict)]] if _has_progress(verdict) else []),
+        ["WHAT THIS IS WORTH", *_worth(verdict)],
+        ["WORLD PATH", *_world_paths(verdict)],
+        ["NEXT", *_next(verdict)],
+    ]
+    lines = [line for part in parts for line in (*part, "")]
+    return "".join(f"{line}\n" for long in lines[:-1] for line in _wrap(long))
+
+
+def _wrap(line: str) -> list[str]:
+    if len(line) <= WIDTH:
+        return [line.rstrip()]
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(line.strip(), WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _roles(verdict: Verdict) -> dict[str, str]:
+    settings = verdict.settings
+    return {"E0": settings.baseline, "E2": settings.world, "A": settings.wrist, "C": settings.fusion or "fusion"}
+
+
+# ---- what it says ---------------------------------------------------------------------------------------------------
+
+
+def _headline(verdict: Verdict) -> str:
+    """What the comparison behind the branch is worth, in one line."""
+    primary, worth, settings = verdict.primary, verdict.worth, verdict.settings
+    judged = primary.success
+    correlation = "none" if primary.correlation is None else f"{primary.correlation:.2f}"
+    line = (
+        f"{judged.conclusion}  {primary.option} : {primary.reference}  branch {verdict.branch}  bare rule errs "
+        f"{100 * worth.bare_rule_error:.0f}% (N {worth.pairs:.0f}, r {correlation})"
+    )
+    advice = ADVICE[settings.when_inconclusive].format(**_roles(verdict))
+    return f"{line}  default: {advice}" if judged.conclusion == "INCONCLUSIVE" else line
+
+
+def _plain_words(verdict: Verdict) -> list[str]:
+    settings = verdict.settings
+    lines = [
+        MEANING[verdict.token].format(**_roles(verdict)),
+        SCALES[verdict.scale],
+        f"{len(verdict.tasks)} of the suite's {verdict.suite_tasks} tasks were run: {_list(sorted(verdict.tasks))}. "
+        f"Pickup tasks, which decide: {_list(settings.pickup_tasks)}.",
+    ]
+    inactive = [option.name for option in verdict.options if option.world_inactive]
+    if inactive:
+        lines.append(
+            f"world path inactive: {_list(inactive)}. |tanh(gate)| or the change of the actions is below "
+            f"{settings.min_world_effect:g}: what the path adds hardly reaches the actions, and the result says "
+            "nothing about it."
+        )
+    lines += [
+        f"{option.name}'s Prophet does not beat repeating the last latent on held-out episodes (cosine "
+        f"{option.foresight.mean.prophet:.3f} against {option.foresight.mean.copy_last:.3f}): it predicts no future."
+        for option in verdict.options
+        if option.foresight and not option.foresight.beats_copy_last
+    ]
+    baseline = verdict.option(settings.baseline)
+    lines += [
+        f"{blind.name} ({blind.label}) sees no picture and does as well as {baseline.name} "
+        f"({_count(blind.pickup)} against {_count(baseline.pickup)}): these initial states cannot tell cameras apart."
+        for blind in verdict.options
+        if blind.blind_as_good
+    ]
+    return lines
+
+
+def _tree(verdict: Verdict) -> list[str]:
+    """The tree, the way taken marked by arrows, and the score of each option in it."""
+    settings, (e0, e2, a, c) = verdict.settings, _roles(verdict).values()
+    helps, hurts = verdict.branch == "success", verdict.branch == "wrist"
+    floor = f"{100 * settings.min_baseline_success:g}%"
+    rows = [
+        (True, f"{e0} and {e2} on the pickup tasks: {_score(verdict, e0)}, {_score(verdict, e2)}", None),
+        (True, f"├─ {e0} below {floor}", "VOID_BASELINE_TOO_WEAK"),
+        (helps, f"├─ {e2} ≥ {e0}: world helps or is neutral", None),
+        (helps, f"│  ├─ {c} > {e2}", "ADOPT_FUSION"),
+        (helps, f"│  └─ {c} not above {e2}, or not run", "WORLD_HELPS_OR_NEUTRAL"),
+        (hurts, f"└─ {e2} < {e0}: the wrist experiment", None),
+        (hurts, f"   ├─ {c} ≥ {e0} and {c} > {a}", "ADOPT_FUSION"),
+        (hurts, f"   ├─ {a} ≥ {e0}", "ADOPT_WRIST"),
+        (hurts, f"   ├─ no retrained wrist option ≥ {e0}", "KEEP_BASELINE"),
+        (hurts, f"   └─ neither {a} nor {c} was run", "WRIST_EXPERIMENT_PENDING"),
+    ]
+    lines = []
+    for reached, text, token in rows:
+        taken = reached and token in (None, verdict.token)
+        lines.append(f"{'=>' if taken else '  '} {text:<52}{token or ''}".rstrip())
+    lines.append(f"   {_score(verdict, a)}; {_score(verdict, c)}")
+    lines.append(f"   {verdict.token}: {RULES[verdict.token].format(**_roles(verdict))}")
+    if helps and a in verdict.scheduled:
+        lines.append(f"   {a} was run beside the tree (wrist_experiment: {settings.wrist_experiment})")
+    return lines
+
+
+def _successes(verdict: Verdict) -> list[str]:
+    rows = []
+    for option in verdict.options:
+        borrowed = f" (checkpoint of {option.checkpoint_of})" if option.checkpoint_of else ""
+        rows.append([f"{option.name}: {option.label}{borrowed}"])
+        rows += [_rate_row(f"task {task}", rate) for task, rate in sorted(option.tasks.items())]
+        rows.append(_rate_row("pickup tasks", option.pickup))
+        if set(verdict.tasks) != set(verdict.settings.pickup_tasks):
+            rows.append(_rate_row("all tasks", option.all_tasks))
+    header = ["", "successes", "rate", f"{_confidence(verdict)} interval (Wilson)", "(Clopper-Pearson)"]
+    instructions = [f"Task {task}: {instruction}" for task, instruction in sorted(verdict.tasks.items())]
+    return [*instructions, *_table(header, rows)]
+
+
+def _rate_row(label: str, rate: Rate) -> list[str]:
+    return [f"  {label}", _count(rate), f"{100 * rate.rate:.1f}%", _percents(rate.interval), _percents(rate.exact)]
+
+
+def _comparisons(verdict: Verdict) -> list[str]:
+    counts = [
+        [
+            _pair(c),
+            *(str(n) for n in (c.both, c.only_option, c.only_reference, c.neither)),
+            "-" if c.correlation is None else f"{c.correlation:+.2f}",
+        ]
+        for c in verdict.comparisons
+    ]
+    judged = [
+        [_pair(c), f"{100 * c.success.difference:+.1f}", *_judged(c.success, c.success.p_two_sided)]
+        for c in verdict.comparisons
+    ]
+    return [
+        *_table(["1st : 2nd", "both", "1st", "2nd", "none", "correlation"], counts),
+        "Pairs of episodes with the same task, initial state, seeds of simulator and noise, and training seed, by who "
+        "succeeded: both, only the 1st, only the 2nd, none; and the correlation (phi) of the two outcomes.",
+        "",
+        *_table(["1st : 2nd", "difference", "interval", "p", "p worse", "p margin", "verdict"], judged),
+        *_reading(verdict),
+    ]
+
+
+def _judged(judgement: Judgement, *first: float) -> list[str]:
+    """Cells of a judgement: interval, p-values, conclusion."""
+    p_values = (*first, judgement.p_worse, judgement.p_non_inferior)
+    return [_percents(judgement.interval, sign="+"), *map(_p_value, p_values), judgement.conclusion]
+
+
+def _reading(verdict: Verdict) -> list[str]:
+    """How the table of comparisons is read."""
+    settings = verdict.settings
+    how = {
+        "fixed": "by McNemar's exact test (p, p worse) and Tango's score test (p margin, interval), valid for a number "
+        "of episodes chosen beforehand (decision.stopping: fixed)",
+        "anytime": "by e-processes, valid however often one looks and extends (decision.stopping: anytime)",
+    }
+    return [
+        "Difference: success rate of the 1st minus that of the 2nd in percentage points, with its "
+        f"{_confidence(verdict)} interval. p: they differ. p worse: the 1st is worse. p margin: the 1st loses less "
+        f"than {100 * settings.margin:g} points. All {how[settings.stopping]}.",
+        f"NON_INFERIOR: p margin at most {settings.level:g}. INFERIOR: not that, and p worse at most "
+        f"{settings.level:g}. INCONCLUSIVE: neither. {_corrected(verdict)}",
+    ]
+
+
+def _corrected(verdict: Verdict) -> str:
+    families = {
+        family: [_pair(c) for c in verdict.comparisons if c.family == family] for family in ("adoption", "controls")
+    }
+    several = [pairs for pairs in families.values() if len(pairs) > 1]
+    if not several:
+        return "No p-value needed a correction for the number of comparisons."
+    named = "; ".join(_list(pairs) for pairs in several)
+    return f"P-values are corrected for their number (Holm) among: {named}."
+
+
+def _has_progress(verdict: Verdict) -> bool:
+    return all(option.progress for option in verdict.options)
+
+
+def _progress(verdict: Verdict) -> list[str]:
+    """Where each option's episodes ended, and who came further on the same episode."""
+    stages = ("none", *STAGES)
+    rows = [
+        [option.name, *(str(progress.furthest[stage]) for stage in stages)]
+        + [str(progress.grasp_attempts), str(progress.slips)]
+        for option in verdict.options
+        if (progress := option.progress)
+    ]
+    pairs = [
+        [_pair(c), *(str(count) for count in (judged.wins, judged.losses, judged.ties)), *_judged(judged)]
+        for c in verdict.comparisons
+        if (judged := c.progress)
+    ]
+    return [
+        *_table(["", *stages, "attempts", "slips"], rows),
+        "Episodes by the furthest stage they reached (a bowl pushed onto the plate was not placed), and "
+        "the attempts at grasping and the slips in all of them.",
+        "",
+        *_table(["1st : 2nd", "1st", "2nd", "equal", "interval", "p worse", "p margin", "verdict"], pairs),
+        "The same pairs by who came further, judged as above: the interval is of the share of pairs in which the 1st "
+        "came further minus the share in which the 2nd did, and the margin is one of that.",
+    ]
+
+
+def _worth(verdict: Verdict) -> list[str]:
+    settings = verdict.settings
+    lines = [*_power(verdict), _said(verdict.primary, settings.margin)]
+    adopted = {"ADOPT_WRIST": settings.wrist, "ADOPT_FUSION": settings.fusion}.get(verdict.token)
+    lines += [_said(verdict.comparison(adopted, settings.baseline), settings.margin)] if adopted else []
+    lines += [_positive_control(verdict, option) for option in verdict.options if option.eyes_shut]
+    lines += [_calibration(verdict, option) for option in verdict.options if option.other_noise]
+    lines.append("By the trained artifacts themselves, the options differ only in what defines them (fairness.json).")
+    lines += [_own_schedule(option) for option in verdict.options if option.learning_schedule]
+    states, seeds = f"{verdict.initial_states} initial states a task", len(verdict.training_seeds)
+    if seeds == 1:
+        return [*lines, f"One training seed, {states}: this compares checkpoints, not methods."]
+    return [
+        *lines,
+        f"{seeds} training seeds on the same {states}: episodes from one initial state are a cluster, and count as "
+        f"such. {verdict.primary.success.design_effect:.2f} pairs are worth one independent pair. This compares these "
+        f"{seeds} checkpoints of each option; that methods differ needs more of them.",
+    ]
+
+
+def _power(verdict: Verdict) -> list[str]:
+    """What this number of pairs can say at all."""
+    settings, worth, main = verdict.settings, verdict.worth, verdict.primary
+    option, reference, margin = main.option, main.reference, f"{100 * settings.margin:g}"
+    enough = "more than 20000" if worth.pairs_to_settle is None else f"about {worth.pairs_to_settle}"
+    test = "" if settings.stopping == "fixed" else " by a test of that many pairs chosen beforehand"
+    return [
+        f"The branch compares two counts. Were {option} and {reference} equally good, {worth.pairs:.0f} pairs of which "
+        f"{100 * worth.discordance:.0f}% tell them apart would still put {option} below {reference} "
+        f"{100 * worth.bare_rule_error:.0f}% of the time; were {option} {margin} points worse, they would not "
+        f"{100 * worth.bare_rule_miss:.0f}% of the time.",
+        f"So many pairs judge equals NON_INFERIOR in {100 * worth.non_inferior_if_equal:.0f}% of all experiments, and "
+        f"a loss of {margin} points INFERIOR in {100 * worth.inferior_if_margin:.0f}%, of twice that in "
+        f"{100 * worth.inferior_if_twice_margin:.0f}%{test}. To settle it, {enough} pairs: equals NON_INFERIOR and a "
+        f"loss of twice the margin INFERIOR, each in {100 * settings.power:g}%.",
+    ]
+
+
+def _said(comparison: Comparison, margin: float) -> str:
+    """What the verdict on a comparison means, in words."""
+    option, reference = comparison.option, comparison.reference
+    words = {
+        "NON_INFERIOR": f"{option} loses less than {100 * margin:g} points to {reference}, if any",
+        "INFERIOR": f"{option} is worse than {reference}",
+        "INCONCLUSIVE": f"neither that {option} is worse than {reference}, nor that it loses less than "
+        f"{100 * margin:g} points, is shown",
+    }
+    judged, progress = comparison.success, comparison.progress
+    interval = _percents(judged.interval, sign="+")
+    line = f"{option} minus {reference}: {100 * judged.difference:+.1f} points, interval {interval}: "
+    line += f"{words[judged.conclusion]} ({judged.conclusion}"
+    if judged.conclusion == "NON_INFERIOR" and judged.interval[1] < 0:
+        line += ", though it does lose something"
+    return f"{line}; by progress {progress.conclusion})." if progress else f"{line})."
+
+
+def _positive_control(verdict: Verdict, blind: OptionResult) -> str:
+    """Whether these episodes show an effect that is there for certain."""
+    comparison = verdict.comparison(blind.name, verdict.settings.baseline)
+    judged = comparison.success
+    seen = judged.conclusion == "INFERIOR"
+    said = "is judged worse" if seen else "is not judged worse: an effect as large as losing sight would go unseen"
+    return (
+        f"Positive control: {blind.name}, {comparison.reference} with its eyes shut, {said} "
+        f"({100 * judged.difference:+.1f} points, p worse {_p_value(judged.p_worse)})."
+    )
+
+
+def _calibration(verdict: Verdict, again: OptionResult) -> str:
+    """What chance alone does to a policy compared with itself."""
+    comparison = next(c for c in verdict.comparisons if c.option == again.name)
+    judged, reference = comparison.success, comparison.reference
+    verdict_is = "which is false" if judged.conclusion == "INFERIOR" else "which is not false"
+    return (
+        f"Calibration: {again.name} is {reference} itself under other noise, and differs from it by "
+        f"{100 * judged.difference:+.1f} points in {judged.wins + judged.losses} pairs; it is judged "
+        f"{judged.conclusion}, {verdict_is}."
+    )
+
+
+def _own_schedule(option: OptionResult) -> str:
+    values = ", ".join(f"{key} {value:g}" for key, value in sorted(option.learning_schedule.items()))
+    return f"{option.name} was trained with a learning schedule of its own ({values}): a difference may come from that."
+
+
+def _world_paths(verdict: Verdict) -> list[str]:
+    rows = [
+        [
+            f"{option.name} {seed}",
+            f"{path.gate:.2e}",
+            f"{path.action_change_rms:.2e}",
+            f"{path.world_loss:.4f}",
+            f"{path.copy_last:.4f}",
+            "world path inactive" if option.world_inactive else "",
+        ]
+        for option in verdict.options
+        for seed, path in sorted((option.world or {}).items())
+        if not option.checkpoint_of
+    ]
+    header = ["", "|tanh(gate)|", "action change (RMS)", "world loss", "copy-last loss", ""]
+    if not rows:
+        return ["No evaluated option has one."]
+    return [
+        *_table(header, rows),
+        "Measured on training frames; losses are masked cosine distances of latents.",
+        "",
+        *_foresights(verdict),
+    ]
+
+
+def _foresights(verdict: Verdict) -> list[str]:
+    """How well each Prophet predicts what it was not trained on."""
+    rows = [
+        [
+            f"{option.name}'s Prophet",
+            *(f"{getattr(view.mean, name):.4f}" for name in PREDICTORS),
+            f"{view.episodes_better} of {view.episodes}",
+            "" if view.beats_copy_last else "does not beat copy-last",
+        ]
+        for option in verdict.options
+        if (view := option.foresight)
+    ]
+    if not rows:
+        return ["No episode was held out (demonstrations.held_out_per_task): how well Prophet predicts is not known."]
+    header = ["", "cosine", "copy-last's", "mean change's", "better in", ""]
+    return [
+        *_table(header, rows),
+        "Mean cosine with the true latents of held-out episodes, beside that of the last latent and of the last latent "
+        "plus the mean change; and in how many of these episodes Prophet is better than the last latent.",
+    ]
+
+
+def _next(verdict: Verdict) -> list[str]:
+    settings = verdict.settings
+    lines = [NEXT[verdict.token].format(**_roles(verdict))]
+    if verdict.token == "WORLD_HELPS_OR_NEUTRAL" and verdict.option(verdict.settings.fusion):
+        lines = ["Stay with {E2}: {C}, which sees both cameras, does not improve on it.".format(**_roles(verdict))]
+    adopted = {"ADOPT_WRIST": settings.wrist, "ADOPT_FUSION": settings.fusion}.get(verdict.token, settings.world)
+    judged = verdict.comparison(adopted, settings.baseline)
+    if judged.success.conclusion == "INCONCLUSIVE":
+        advice = ADVICE[settings.when_inconclusive].format(**_roles(verdict))
+        lines.append(f"But {_pair(judged)} is INCONCLUSIVE; declared for that (decision.when_inconclusive): {advice}.")
+    lines += [
+        f"Find out why the world path of {option.name} is inactive."
+        for option in verdict.options
+        if option.world_inactive
+    ]
+    if any(option.blind_as_good for option in verdict.options):
+        lines.append("Evaluate on initial states that vary more: on these a policy needs no eyes.")
+    if verdict.scale != "full":
+        lines.append("Run the experiment at full scale before believing any of this.")
+    return lines
+
+
+# ---- how it says it -------------------------------------------------------------------------------------------------
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest cell, the first to the left, the others to the right; a row of one cell spans."""
+    rows = [header, *rows]
+    widths = [max(len(row[i]) for row in rows if len(row) == len(header)) for i in range(len(header))]
+    return [_table_row(row, widths) if len(row) == len(header) else row[0] for row in rows]
+
+
+def _table_row(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+    return "  ".join(cells).rstrip()
+
+
+def _pair(comparison: Comparison) -> str:
+    return f"{comparison.option} : {comparison.reference}"
+
+
+def _score(verdict: Verdict, name: str) -> str:
+    option = verdict.option(name)
+    return f"{name} {_count(option.pickup)}" if option else f"{name} not run"
+
+
+def _count(counts: Counts) -> str:
+    return f"{counts.successes}/{counts.episodes}"
+
+
+def _percents(interval: Interval, sign: str = "") -> str:
+    low, high = interval
+    return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.4f}" if p >= 5e-5 else "<0.0001"
+
+
+def _confidence(verdict: Verdict) -> str:
+    return f"{100 * verdict.settings.confidence:g}%"
+
+
+def _list(items: Iterable) -> str:
+    return ", ".join(str(item) for item in items)

@@ -1,0 +1,359 @@
+"""LIBERO tasks in MuJoCo: one adapter, used by the recorder and the evaluator alike.
+
+Non-obvious behaviours:
+
+* Reset order: seed, `reset()`, set the initial state, settle. The fixtures (cabinet, stove) are drawn at `reset()` from
+  numpy's global generator and are no part of a state; a state set before `reset()` would be lost. A seeded reset
+  without a given state sets its own state again, so recording and evaluation take the same path.
+* The controller holds its orientation goal while the three rotation actions are *exactly* 0. The goal is the seeded
+  reset's orientation: setting an initial state leaves it alone, here as in LeRobot.
+* robosuite samples what it observes once per control step, shortly before the step's end, and a forced update moves
+  that moment. Observations are therefore those of `env.step` itself, and cameras that no one asked for are skipped
+  *inside* a sensor: disabling the sensor would move its sampling as well.
+* Raw camera images are rotated by 180 degrees, here and nowhere else (LeRobot's LiberoProcessorStep does the same).
+* Physics are robosuite's to the bit, at its version in the lock: what it computes more than once, `physics`
+  computes once.
+* LIBERO's own `reset()` wrapper swallows every exception and tries again for ever: the environment inside it is used.
+* Each `reset()` of a task with an open drawer adds one more sampler of the drawer's opening to LIBERO's list, so that
+  what a seed draws depends on how many episodes came before: the list is emptied first.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import world_modality.simulation.environment  # noqa: F401
+
+# isort: split
+import numpy as np
+import torch
+from lerobot.processor.env_processor import LiberoProcessorStep
+from libero.libero import get_libero_path
+from libero.libero.benchmark import Task, task_maps
+from libero.libero.envs.env_wrapper import ControlEnv
+from numpy._core.multiarray import _reconstruct
+from robosuite.utils.errors import RandomizationError
+from robosuite.utils.observables import Observable, sensor
+
+from world_modality.errors import InputError
+from world_modality.experiment.sections import Camera, Simulation
+from world_modality.experiment.suites import INIT_STATES_PER_TASK
+from world_modality.simulation.physics import ThriftySim, compiled
+from world_modality.simulation.pickup import PickupState
+from world_modality.simulation.rendering import MAX_IMAGE_SIZE, Renderer
+
+CONTROL_FREQUENCY = 20  # control steps per simulated second
+ACTION_DIM = 7
+STATE_DIM = 8
+SETTLE_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], dtype=np.float64)  # hold still, gripper open
+CAMERA_NAMES: dict[Camera, str] = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
+STATE_NAMES = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")  # robosuite's names of what is observed
+LEFT_FINGER, RIGHT_FINGER, OBJECT = 1, 2, 4  # what a geom is to a pickup; all others are 0
+PICKLED_TYPES = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
+
+
+class SimulationError(InputError):
+    """The simulator was asked for something it cannot do; the message names what and what is valid."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy sees after one control step."""
+
+    state: np.ndarray  # (8,) float32: gripper position [m] 3, axis-angle [rad] 3, finger positions [m] 2
+    images: dict[Camera, np.ndarray]  # of the cameras asked for: (H, W, 3) uint8
+
+
+def libero_task(suite: str, task_id: int) -> Task:
+    """Look a task up by its id in the suite's own order.
+
+    Raises:
+        SimulationError: no such suite or task.
+    """
+    if suite not in task_maps:
+        raise SimulationError(f"no LIBERO suite {suite!r}; valid: {', '.join(sorted(task_maps))}")
+    tasks = list(task_maps[suite].values())
+    if not 0 <= task_id < len(tasks):
+        raise SimulationError(f"{suite} has tasks 0 to {len(tasks) - 1}, not {task_id}")
+    if not tasks[task_id].language.strip():
+        raise SimulationError(f"{suite} task {task_id} has no instruction")
+    return tasks[task_id]
+
+
+class LiberoSimulation:
+    """One LIBERO task, driven episode by episode: `reset`, then `step` until success or the caller's horizon.
+
+    States and images of an episode are functions of (suite, task, render settings, seed, initial state, actions), bit
+    for bit, in any process. Seeding goes through numpy's global generator.
+
+    Attributes:
+        task_description: the instruction, never empty.
+        init_state: the state (S,) the present episode began with, before it settled.
+        placement: (predicate, object, target) of the task's goal; None where it is not to place one object somewhere.
+    """
+
+    def __init__(self, spec: Simulation, task_id: int):
+        self.spec, self.task_id = spec, task_id
+        task = libero_task(spec.suite, task_id)
+        self.task_description = task.language
+        self.num_init_states = INIT_STATES_PER_TASK
+        # Rendering is ours, not robosuite's: a reset then costs no OpenGL context and no image that no one looks at.
+        self._libero = ControlEnv(
+            bddl_file_name=str(Path(get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file),
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+            control_freq=CONTROL_FREQUENCY,
+            ignore_done=True,
+        )
+        self.placement = placement_of(self._libero.env.parsed_problem["goal_state"])
+        if spec.spread:
+            _widen_regions(self._libero.env.parsed_problem, self._placed_objects(), spec.spread)
+        self._robot_state = LiberoProcessorStep()
+        self._renderer: Renderer | None = None
+        self._wanted: Collection[Camera] = ()
+        self._images: dict[Camera, np.ndarray] = {}
+        self.init_state: np.ndarray | None = None
+        self._closing = False
+        self._libero.env._initialize_sim = self._begin_sim
+        gc.freeze()  # at every reset robosuite looks for garbage, in all that was ever imported
+        for unused in self._libero.env.observation_names - set(STATE_NAMES):
+            self._libero.env.modify_observable(unused, "enabled", False)
+        self._libero.env.add_observable(Observable("cameras", self._camera_sensor(), sampling_rate=CONTROL_FREQUENCY))
+
+    def reset(self, seed: int, init_state: np.ndarray | None = None, cameras: Collection[Camera] = ()) -> Observation:
+        """Begin an episode and let the scene settle.
+
+        Args:
+            seed: draws the fixtures and, where no state is given, everything else.
+            init_state: (S,) flattened MuJoCo state (time, positions, velocities); None keeps the reset's own.
+            cameras: whose images the returned observation holds.
+        """
+        _check_cameras(cameras)
+        self._wanted = ()
+        self._seeded_reset(seed)
+        self._closing = False
+        self._contact_roles = self._pickup_geoms() if self.placement else None
+        own = self.sim_state()
+        self.init_state = own if init_state is None else _checked_state(init_state, own.size)
+        settle = self.spec.settle_steps
+        self._wanted = () if settle else cameras
+        raw = self._libero.set_init_state(self.init_state)
+        for step in range(settle):
+            self._wanted = cameras if step == settle - 1 else ()
+            raw, *_ = self._libero.step(SETTLE_ACTION)
+        return self._observation(raw)
+
+    def step(self, action: np.ndarray, cameras: Collection[Camera] = ()) -> tuple[Observation, bool]:
+        """Take one control step.
+
+        Args:
+            action: (7,) in [-1, 1]: relative translation 3, relative rotation 3, gripper (-1 opens, 1 closes). Rounded
+                to float32, the precision of a recorded action, so that a replayed recording is the episode itself.
+            cameras: whose images the returned observation holds; no other is rendered.
+
+        Returns:
+            the observation and whether the task is solved.
+        """
+        _check_cameras(cameras)
+        if self.init_state is None:
+            raise SimulationError("step before reset")
+        self._wanted = cameras
+        action = _checked_action(action)
+        raw, _, solved, _ = self._libero.step(action)
+        self._closing = bool(action[-1] > 0)  # robosuite takes the sign
+        return self._observation(raw), bool(solved)
+
+    def is_solved(self) -> bool:
+        """LIBERO's own predicate for the task's goal. Drawn widely, an object may begin where it is to be placed."""
+        return bool(self._libero.check_success())
+
+    def render(self, camera: Camera, size: int) -> np.ndarray:
+        """Take a picture of the present moment, for videos: (size, size, 3) uint8. Physics does not notice."""
+        _check_cameras([camera])
+        if not 0 < size <= MAX_IMAGE_SIZE:
+            raise SimulationError(f"an image's side is 1 to {MAX_IMAGE_SIZE} px, not {size}")
+        return self._draw(camera, size)
+
+    def sim_state(self) -> np.ndarray:
+        """The flattened MuJoCo state (S,) float64: time, positions, velocities. Fixtures' places are no part of it."""
+        return self._libero.get_sim_state()
+
+    def body_position(self, body: str) -> np.ndarray:
+        """Where a body of the scene is now: (3,) [m], world frame."""
+        return self._libero.sim.data.get_body_xpos(body).copy()
+
+    def grip_position(self) -> np.ndarray:
+        """Where the middle between the fingertips is now: (3,) [m], world frame."""
+        return self._libero.sim.data.get_site_xpos("gripper0_grip_site").copy()
+
+    def grip_rotation(self) -> np.ndarray:
+        """How the gripper is turned now: (3, 3), world frame."""
+        return self._libero.sim.data.get_site_xmat("gripper0_grip_site").copy()
+
+    def pickup_state(self) -> PickupState:
+        """Where the pickup stands now. Reads what the last step computed; physics does not notice.
+
+        Raises:
+            SimulationError: the task's goal is not to place one object somewhere, or no episode has begun.
+        """
+        placed = self._placed_objects()
+        if self.init_state is None:
+            raise SimulationError("pickup state before reset")
+        env, data = self._libero.env, self._libero.sim.data
+        carried, target = (env.object_states_dict[name].get_geom_state()["pos"] for name in placed)
+        meeting = np.bitwise_or.reduce(self._contact_roles[data._data.contact.geom], axis=1)  # (contacts,)
+        fingers = data.qpos[env.robots[0]._ref_gripper_joint_pos_indexes]  # (2,), of opposite signs
+        return PickupState(
+            grip_distance=float(np.linalg.norm(carried - self.grip_position())),
+            left_contact=bool((meeting == LEFT_FINGER | OBJECT).any()),
+            right_contact=bool((meeting == RIGHT_FINGER | OBJECT).any()),
+            opening=float(np.abs(fingers).sum()),
+            closing=self._closing,
+            object_height=float(carried[2]),
+            target_distance=float(np.linalg.norm(carried[:2] - target[:2])),
+            placed=bool(env._eval_predicate(self.placement)),
+        )
+
+    def _placed_objects(self) -> tuple[str, str]:
+        """The object that the task places, and its target.
+
+        Raises:
+            SimulationError: the task's goal is not to place one object somewhere.
+        """
+        if self.placement is None:
+            raise SimulationError(f"{self.spec.suite} task {self.task_id} does not place one object somewhere")
+        return self.placement[1:]
+
+    def _pickup_geoms(self) -> np.ndarray:
+        """What each geom of the model is to a pickup: (geoms,) uint8. robosuite's `check_contact` compares names."""
+        env, model = self._libero.env, self._libero.sim.model
+        fingers = env.robots[0].gripper.important_geoms
+        named = {
+            LEFT_FINGER: fingers["left_finger"],
+            RIGHT_FINGER: fingers["right_finger"],
+            OBJECT: env.get_object(self.placement[1]).contact_geoms,
+        }
+        roles = np.zeros(model.ngeom, np.uint8)
+        for role, names in named.items():
+            roles[[model.geom_name2id(name) for name in names]] = role
+        return roles
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self._libero.close()
+        gc.unfreeze()
+
+    def __enter__(self) -> LiberoSimulation:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _seeded_reset(self, seed: int) -> None:
+        self._libero.seed(seed)
+        while True:
+            try:
+                self._libero.env.object_property_initializers.clear()
+                self._libero.env.reset()
+                return
+            except RandomizationError:  # no free place for an object: draw again, as LIBERO does
+                continue
+
+    def _begin_sim(self, _xml: str | None = None) -> None:
+        """What robosuite's environment does at every hard reset, with a simulation that repeats nothing."""
+        env = self._libero.env
+        env.sim = ThriftySim(copy.copy(compiled(env.model.get_xml())))
+        env.sim.forward()
+        env.initialize_time(env.control_freq)
+
+    def _camera_sensor(self):
+        @sensor(modality="image")
+        def look(_cache) -> float:
+            self._images = {camera: self._draw(camera, self.spec.camera_size) for camera in self._wanted}
+            return 0.0
+
+        return look
+
+    def _draw(self, camera: Camera, size: int) -> np.ndarray:
+        sim = self._libero.sim
+        if self._renderer is None:
+            self._renderer = Renderer(sim.model._model, self.spec.render)
+        return self._renderer.draw(sim.model._model, sim.data._data, CAMERA_NAMES[camera], size)
+
+    def _observation(self, raw: dict) -> Observation:
+        position, rotation, fingers = (raw[name] for name in STATE_NAMES)
+        nested = {"eef": _batched({"pos": position, "quat": rotation}), "gripper": _batched({"qpos": fingers})}
+        state = self._robot_state.observation({"observation.robot_state": nested})["observation.state"]
+        return Observation(state=state[0].numpy(), images=dict(self._images))
+
+
+def _widen_regions(problem: dict, objects: Collection[str], spread: float) -> None:
+    """Let objects begin anywhere up to `spread` [m] beyond the places their task names for them.
+
+    LIBERO's placement still draws again where two objects would touch. An object that does not begin on the table (in
+    a drawer, on another object) stays where it is.
+    """
+    places = [predicate for predicate in problem["initial_state"] if len(predicate) == 3]  # others: (open, drawer)
+    regions = {where for relation, what, where in places if relation == "on" and what in objects}
+    for region in regions & set(problem["regions"]):
+        region = problem["regions"][region]
+        region["ranges"] = [(x0 - spread, y0 - spread, x1 + spread, y1 + spread) for x0, y0, x1, y1 in region["ranges"]]
+
+
+def placement_of(goal: list[list[str]]) -> tuple[str, str, str] | None:
+    """The one placement, (on or in, object, target), of a BDDL goal, whatever else it asks for.
+
+    None where there is no placement, as in opening a drawer, or more than one.
+    """
+    placements = [tuple(predicate) for predicate in goal if predicate[0] in ("on", "in")]
+    return placements[0] if len(placements) == 1 else None
+
+
+def benchmark_init_states(suite: str, task_id: int) -> np.ndarray:
+    """LIBERO's own initial states of a task, which only evaluation uses: (50, S) float64.
+
+    The files are pickles; nothing but numpy arrays is let out of them.
+    """
+    task = libero_task(suite, task_id)
+    path = Path(get_libero_path("init_states")) / task.problem_folder / task.init_states_file
+    with torch.serialization.safe_globals(PICKLED_TYPES):
+        states = torch.load(path, weights_only=True)
+    if states.ndim != 2 or len(states) != INIT_STATES_PER_TASK:
+        raise SimulationError(f"{path}: expected {INIT_STATES_PER_TASK} initial states, found {states.shape}")
+    return states.astype(np.float64)
+
+
+def init_state_sha256(state: np.ndarray) -> str:
+    """Name an initial state by its values: hex digest of its little-endian float64 bytes."""
+    return hashlib.sha256(np.ascontiguousarray(state, dtype="<f8").tobytes()).hexdigest()
+
+
+def _check_cameras(cameras: Collection[Camera]) -> None:
+    unknown = [camera for camera in cameras if camera not in CAMERA_NAMES]
+    if unknown:
+        raise SimulationError(f"no camera {unknown[0]!r}; valid: {', '.join(CAMERA_NAMES)}")
+
+
+def _checked_action(action: np.ndarray) -> np.ndarray:
+    action = np.asarray(action, dtype=np.float32)
+    if action.shape != (ACTION_DIM,) or not np.isfinite(action).all():
+        raise SimulationError(f"an action is {ACTION_DIM} finite numbers, not {action}")
+    return action.astype(np.float64)
+
+
+def _checked_state(state: np.ndarray, size: int) -> np.ndarray:
+    state = np.asarray(state, dtype=np.float64)
+    if state.shape != (size,) or not np.isfinite(state).all():
+        raise SimulationError(f"an initial state of this task is {size} finite numbers, not {state.shape}: {state}")
+    return state
+
+
+def _batched(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
