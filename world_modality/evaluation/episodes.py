@@ -18,7 +18,7 @@ from world_modality.experiment.suites import SUITE_SIZES
 from world_modality.simulation.pickup import PickupStage
 
 
-class Pickup(TypedDict):
+class PickupRecord(TypedDict):
     """How a pickup went, as an episode records it; `stages.PickupProgress` says what each term means."""
 
     furthest: PickupStage | None
@@ -39,7 +39,7 @@ class Episode:
     train_seed: int
     success: bool
     steps: int
-    pickup: Pickup | None = dataclasses.field(hash=False)  # None: the task does not place one object somewhere
+    pickup: PickupRecord | None = dataclasses.field(hash=False)  # None: the task does not place one object somewhere
 
 
 # ---- blocks ---------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ from world_modality.simulation.libero import (
     Observation,
     init_state_sha256,
 )
-from world_modality.simulation.pickup import PickupTracker
+from world_modality.simulation.stages import PickupTracker
 from world_modality.training.checkpoint import folders_of, read_training
 
 FILMED_EVERY = 2  # control steps: drawing the frames of a video takes longer than all else in its episode

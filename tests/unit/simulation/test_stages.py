@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from world_modality.evaluation.episodes import Pickup
+from world_modality.evaluation.episodes import PickupRecord
 from world_modality.experiment.sections import Simulation
 from world_modality.experiment.suites import SUITE_SIZES
-from world_modality.simulation import pickup as stages
+from world_modality.simulation import stages
 from world_modality.simulation.expert import HORIZON, ScriptedExpert
 from world_modality.simulation.libero import (
     SETTLE_ACTION,
@@ -20,7 +20,8 @@ from world_modality.simulation.libero import (
     libero_task,
     placement_of,
 )
-from world_modality.simulation.pickup import HOLD_STEPS, LOST_STEPS, REOPEN_STEPS, STAGES, PickupState, PickupTracker
+from world_modality.simulation.pickup import STAGES, PickupState
+from world_modality.simulation.stages import HOLD_STEPS, LOST_STEPS, REOPEN_STEPS, PickupTracker
 
 # ---- made-up episodes -----------------------------------------------------------------------------------------------
 
@@ -174,8 +175,8 @@ def test_contact_to_closing_is_negative_where_the_gripper_closed_first(states, s
 
 
 def test_progress_is_what_an_episode_records():
-    TypeAdapter(Pickup).validate_python(asdict(followed(*WHOLE)), strict=True)
-    assert set(asdict(followed())) == set(Pickup.__annotations__)
+    TypeAdapter(PickupRecord).validate_python(asdict(followed(*WHOLE)), strict=True)
+    assert set(asdict(followed())) == set(PickupRecord.__annotations__)
 
 
 # ---- the simulator --------------------------------------------------------------------------------------------------
