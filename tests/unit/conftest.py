@@ -11,7 +11,7 @@ from world_modality.data.dataset import load_dataset
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.latents.backbones import build_small_encoder, build_small_vlm
 from world_modality.latents.encoder import VideoEncoder, encode_dataset
-from world_modality.train_llm_vla import TrainInputs
+from world_modality.training.loop import TrainInputs
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
 SIZE, CHUNK, FPS = 32, 4, 20

@@ -11,7 +11,7 @@ from world_modality.artifacts.files import read_json, write_json
 from world_modality.decision.evaluations import ComparisonError, Evaluation
 from world_modality.decision.fairness import audit, read_trained
 from world_modality.experiment.sections import LearningSchedule
-from world_modality.train_llm_vla import TrainInputs, train
+from world_modality.training.loop import TrainInputs, train
 
 OPTIONS = ("E0", "E2", "S0")
 

@@ -22,7 +22,7 @@ from world_modality.latents.backbones import build_small_encoder
 from world_modality.latents.encoder import VideoEncoder
 from world_modality.simulation.libero import Observation
 from world_modality.simulation.pickup import PickupState
-from world_modality.train_llm_vla import TrainInputs, train
+from world_modality.training.loop import TrainInputs, train
 
 REPOSITORY = Path(__file__).parents[3]
 SIZE = 32

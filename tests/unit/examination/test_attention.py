@@ -34,7 +34,7 @@ from world_modality.experiment.sections import Figures
 from world_modality.latents.table import LatentTable
 from world_modality.report.attention_text import WIDTH, render
 from world_modality.report.figures import plot_attention, save
-from world_modality.train_llm_vla import TrainInputs, train
+from world_modality.training.loop import TrainInputs, train
 
 STEPS, HEADS, HORIZON = 2, 8, 8
 CHUNK_ROWS = STEPS * HEADS * HORIZON

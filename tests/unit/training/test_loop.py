@@ -20,8 +20,9 @@ from world_modality.artifacts import provenance
 from world_modality.artifacts.files import read_json, write_json
 from world_modality.data.dataset import episode_bounds, load_dataset, split_episodes
 from world_modality.errors import InputError
-from world_modality.train_llm_vla import Running, TrainInputs, train
+from world_modality.training import loop
 from world_modality.training.loader import FrameBatches, training_batches
+from world_modality.training.loop import Running, TrainInputs, train
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
 CHUNK, FPS, LENGTHS = 4, 20, (1, 5, 9)
@@ -63,18 +64,18 @@ def test_an_epoch_sees_every_frame_once(folder):
 
 def test_held_out_episodes_are_never_trained_on(experiment, inputs, tmp_path, monkeypatch):
     seen = set()
-    batches = train_llm_vla.training_batches
+    batches = loop.training_batches
 
     def watched(*arguments, **options):
         for batch in batches(*arguments, **options):
             seen.update(batch["index"].tolist())
             yield batch
 
-    monkeypatch.setattr(train_llm_vla, "training_batches", watched)
+    monkeypatch.setattr(loop, "training_batches", watched)
     spec = experiment.train_spec("E2").model_copy(update={"held_out_per_task": 1})
     with pytest.raises(InputError, match="task 1 has 1 episodes, of which 1 are held out"):
         train(spec, inputs, 0, tmp_path / "none", tmp_path / "progress")
-    monkeypatch.setattr(train_llm_vla, "split_episodes", lambda *_: ([2], [0, 1]))
+    monkeypatch.setattr(loop, "split_episodes", lambda *_: ([2], [0, 1]))
     train(spec, inputs, 0, tmp_path / "trained", tmp_path / "progress")
     assert seen == set(range(6, 15))
 
@@ -93,7 +94,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(exp
     spec = experiment.train_spec("E2")
     train(spec, inputs, 0, tmp_path / "undisturbed", tmp_path / "progress_a", OFTEN)
 
-    update, calls = train_llm_vla.update_policy, []
+    update, calls = loop.update_policy, []
 
     def interrupted(*arguments, **keywords):
         calls.append(1)
@@ -101,7 +102,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(exp
             raise KeyboardInterrupt
         return update(*arguments, **keywords)
 
-    monkeypatch.setattr(train_llm_vla, "update_policy", interrupted)
+    monkeypatch.setattr(loop, "update_policy", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b", OFTEN)
     assert not (tmp_path / "resumed").exists()
@@ -115,9 +116,9 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(exp
 @pytest.fixture
 def command(experiment, inputs, tmp_path, monkeypatch):
     """Run the program that trains E0 with a seed; returns how many updates it took. All states lie in one folder."""
-    spec, update, calls = tmp_path / "spec.json", train_llm_vla.update_policy, []
+    spec, update, calls = tmp_path / "spec.json", loop.update_policy, []
     write_json(spec, experiment.train_spec("E0").model_dump(mode="json"))
-    monkeypatch.setattr(train_llm_vla, "update_policy", lambda *a, **k: calls.append(1) or update(*a, **k))
+    monkeypatch.setattr(loop, "update_policy", lambda *a, **k: calls.append(1) or update(*a, **k))
 
     def run(output, seed=0):
         calls.clear()
@@ -176,7 +177,7 @@ def test_a_state_is_saved_although_another_training_removes_the_empty_folder_at_
     optimizer = torch.optim.AdamW(network.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
     state = folder / "E0_seed_0_abc" / "state.pt"
-    train_llm_vla._save_state(state, 1, network, train_llm_vla.Averaged(network, 0.9), optimizer, scheduler)
+    loop._save_state(state, 1, network, loop.Averaged(network, 0.9), optimizer, scheduler)
     assert len(removed) == 2
     assert state.is_file()
 
@@ -195,7 +196,7 @@ def test_a_training_asked_to_stop_saves_its_state_and_goes_on_later(
     spec, inputs = experiment.train_spec("E0"), TrainInputs(inputs.dataset, inputs.vlm, None, {})
     often, before = Running(save_every=3, loader_workers=workers), signal.getsignal(number)
     train(spec, inputs, 0, tmp_path / "undisturbed", tmp_path / "progress_a", often)
-    update, calls = train_llm_vla.update_policy, []
+    update, calls = loop.update_policy, []
 
     def asked(*arguments, **keywords):
         calls.append(1)
@@ -205,7 +206,7 @@ def test_a_training_asked_to_stop_saves_its_state_and_goes_on_later(
             time.sleep(0.1)  # a worker that dies of it is noticed
         return update(*arguments, **keywords)
 
-    monkeypatch.setattr(train_llm_vla, "update_policy", asked)
+    monkeypatch.setattr(loop, "update_policy", asked)
     with pytest.raises(SystemExit) as stopped:
         train(spec, inputs, 0, tmp_path / "resumed", tmp_path / "progress_b", often)
     assert stopped.value.code == 128 + number
@@ -222,9 +223,9 @@ def test_a_state_saved_under_another_spec_is_not_taken_up(experiment, inputs, tm
         raise KeyboardInterrupt
 
     steps = []
-    monkeypatch.setattr(train_llm_vla.Averaged, "write_to_policy", stop)
-    load = train_llm_vla._load_state
-    monkeypatch.setattr(train_llm_vla, "_load_state", lambda *a: steps.append(load(*a)) or steps[-1])
+    monkeypatch.setattr(loop.Averaged, "write_to_policy", stop)
+    load = loop._load_state
+    monkeypatch.setattr(loop, "_load_state", lambda *a: steps.append(load(*a)) or steps[-1])
     spec = experiment.train_spec("E0")
     others = spec.model_copy(update={"training": spec.training.model_copy(update={"learning_rate": 1e-4})})
     inputs = TrainInputs(inputs.dataset, inputs.vlm, None, {})
@@ -245,7 +246,7 @@ def test_options_that_share_a_seed_start_from_the_same_policy_and_see_the_same_n
         first[policy.name] = (weights, batch["index"], draw)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_llm_vla, "update_policy", keep)
+    monkeypatch.setattr(loop, "update_policy", keep)
     alone = TrainInputs(inputs.dataset, inputs.vlm, None, {})
     for option, given in (("E0", alone), ("E2", inputs)):
         with pytest.raises(KeyboardInterrupt):
@@ -291,8 +292,8 @@ def test_a_training_asks_for_what_takes_long_once(experiment, inputs, tmp_path, 
         monkeypatch.setattr(module, name, lambda *a, **k: calls.update([name]) or function(*a, **k))
 
     for name in ("dataset_fingerprint", "episode_bounds"):
-        count(train_llm_vla, name)
-    monkeypatch.setattr(train_llm_vla.VideoEncoder, "load", lambda *_: calls.update(["load the encoder"]))
+        count(loop, name)
+    monkeypatch.setattr(loop.VideoEncoder, "load", lambda *_: calls.update(["load the encoder"]))
     train(experiment.train_spec("E2"), inputs, 0, tmp_path / "checkpoint", tmp_path / "progress")
     assert calls == {"dataset_fingerprint": 1, "episode_bounds": 1}  # of three episodes
 
@@ -336,7 +337,7 @@ def train_in(experiment, inputs, tmp_path):
 
 def test_bfloat16_changes_the_products_and_keeps_float32_weights_averages_and_world_loss(train_in, monkeypatch):
     seen = {"means": set(), "products": set(), "losses": set()}
-    average, loss = train_llm_vla.Averaged.update, modeling.world_loss
+    average, loss = loop.Averaged.update, modeling.world_loss
 
     def averaged(averages):
         average(averages)
@@ -351,7 +352,7 @@ def test_bfloat16_changes_the_products_and_keeps_float32_weights_averages_and_wo
             seen["products"].add((predicted.flatten(1)[:, :8] @ target.flatten(1)[:, :8].T).dtype)
         return found
 
-    monkeypatch.setattr(train_llm_vla.Averaged, "update", averaged)
+    monkeypatch.setattr(loop.Averaged, "update", averaged)
     monkeypatch.setattr(modeling, "world_loss", world_loss)
     weights, metrics = train_in("bf16", "half")
     assert seen == {"means": {torch.float32}, "products": {torch.bfloat16}, "losses": {torch.float32}}
@@ -364,7 +365,7 @@ def test_bfloat16_changes_the_products_and_keeps_float32_weights_averages_and_wo
 
 def test_a_resumed_training_keeps_its_precision(train_in, tmp_path, monkeypatch):
     train_in("bf16", "undisturbed")
-    update, calls = train_llm_vla.update_policy, []
+    update, calls = loop.update_policy, []
 
     def interrupted(*arguments, **keywords):
         calls.append(1)
@@ -372,7 +373,7 @@ def test_a_resumed_training_keeps_its_precision(train_in, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return update(*arguments, **keywords)
 
-    monkeypatch.setattr(train_llm_vla, "update_policy", interrupted)
+    monkeypatch.setattr(loop, "update_policy", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_in("bf16", "resumed")
     train_in("bf16", "resumed")

@@ -24,8 +24,8 @@ from world_modality.errors import InputError
 from world_modality.evaluation.rollout import Pilot
 from world_modality.latents.table import LatentTable
 from world_modality.simulation.libero import Observation
-from world_modality.train_llm_vla import TrainInputs, train
 from world_modality.training.loader import FrameBatches
+from world_modality.training.loop import TrainInputs, train
 from world_modality.training.warm_start import initial_policy, initial_processors, plain_config, world_config
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
