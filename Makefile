@@ -20,18 +20,18 @@ setup:  ## system packages, .venv with the locked versions, LIBERO's assets
 	@bash envs/setup.sh
 
 decision: setup  ## the whole experiment, ending in results/decision.txt and its figures
-	@python scripts/clear_stale_lock.py
+	@python scripts/tools/clear_stale_lock.py
 	@snakemake --quiet host reason -- all
 	@printf '\n'; cat results/decision.txt
 
 why: setup  ## what would be made anew, and because of which key, source or file
-	@python scripts/why.py
+	@python scripts/tools/why.py
 
 verify: setup  ## check every artifact in results/ against what it says it was made from
 	@snakemake --quiet all -- verify
 
 costs: setup  ## experiments/costs.yaml from what the last run took, to read and commit; ON="one H100"
-	@python scripts/write_costs.py --on "$(ON)"
+	@python scripts/tools/write_costs.py --on "$(ON)"
 	@cat experiments/costs.yaml
 
 test: setup  ## lint, then every test, tier by tier; TIERS="unit" for some of them
@@ -42,7 +42,7 @@ lint: setup  ## formatting, static checks, module order, Snakemake's lint, schem
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	lint-imports --no-cache
-	python scripts/write_schemas.py --check
+	python scripts/tools/write_schemas.py --check
 	snakemake --lint
 
 dag: setup  ## results/dag.svg and results/rulegraph.svg, both branches of the tree included

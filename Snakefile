@@ -10,10 +10,11 @@ import sys
 
 from snakemake.utils import min_version
 
-from world_modality.experiment.config import load_experiment
-from world_modality.experiment.sections import ConfigError
 from world_modality.artifacts.files import write_run_config
 from world_modality.artifacts.sources import source_code
+from world_modality.experiment import inputs, paths
+from world_modality.experiment.config import load_experiment
+from world_modality.experiment.sections import ConfigError
 
 min_version("9.27")
 
@@ -30,7 +31,7 @@ except ConfigError as error:
 
 
 onstart:
-    write_run_config(config, "results/run_config.yaml")
+    write_run_config(config, paths.RUN_CONFIG)
 
 
 wildcard_constraints:
@@ -39,6 +40,7 @@ wildcard_constraints:
     task=r"\d+",
     seed=r"\d+",
     block=r"\d+",
+    figure="|".join(experiment.drawn_figures()),
 
 
 localrules:
@@ -51,12 +53,9 @@ localrules:
     judge_pickup,
     audit_fairness,
     decide,
-    plot_success,
-    plot_plan,
-    plot_prophet,
+    plot_figure,
     collect_attention,
     compare_attention,
-    plot_attention,
     verify,
 
 
@@ -66,11 +65,10 @@ include: "rules/common.smk"
 rule all:
     """The decision, what the policies paid attention to, the figures and the videos."""
     input:
-        "results/decision.txt",
-        "results/attention.txt",
-        expand("results/figures/{figure}.svg", figure=experiment.drawn_figures()),
-        known_videos,
-        scheduled_videos,
+        paths.DECISION_TEXT,
+        paths.ATTENTION_TEXT,
+        [paths.figure(name) for name in experiment.drawn_figures()],
+        **compared(videos=inputs.videos),
 
 
 include: "rules/hub.smk"

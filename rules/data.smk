@@ -5,11 +5,11 @@ if experiment.demonstrations.source == "simulate":
     rule record_demonstrations:
         """Record the scripted expert's demonstrations of one task."""
         output:
-            directory("results/demonstrations/task_{task}"),
+            directory(paths.demonstrations()),
         log:
-            "logs/record_demonstrations/task_{task}.log",
+            paths.log("record_demonstrations", "task_{task}"),
         benchmark:
-            "benchmarks/out/record_demonstrations/task_{task}.tsv"
+            paths.benchmark("record_demonstrations", "task_{task}")
         priority: 40  # everything waits for it
         conda:
             "../envs/pipeline.yaml"
@@ -28,11 +28,11 @@ if experiment.demonstrations.source == "simulate":
     rule aggregate_demonstrations:
         """Join the recordings of all tasks into one LeRobotDataset."""
         input:
-            parts=demonstration_parts,
+            parts=inputs.demonstration_parts(experiment),
         output:
-            directory("results/dataset"),
+            directory(paths.DATASET),
         log:
-            "logs/aggregate_demonstrations.log",
+            paths.log("aggregate_demonstrations"),
         priority: 30  # trainings wait for it
         conda:
             "../envs/pipeline.yaml"

@@ -4,17 +4,21 @@
 checkpoint judge_pickup:
     """Judge the world modality on the pickup tasks and plan what runs next."""
     input:
-        evaluations=pickup_evaluations,
+        evaluations=inputs.evaluations(
+            experiment,
+            judged_options(experiment.judge_spec()),
+            experiment.decision.pickup_tasks,
+        ),
     output:
-        verdict="results/pickup.json",
-        plan="results/plan.json",
+        verdict=paths.PICKUP,
+        plan=paths.PLAN,
     log:
-        "logs/judge_pickup.log",
+        paths.log("judge_pickup"),
     priority: 40
     conda:
         "../envs/pipeline.yaml"
     params:
-        spec=judge_spec,
+        spec=experiment.judge_spec().model_dump_json(),
         source=source_code("scripts/judge_pickup.py"),
     message:
         "Judge the world modality on the pickup tasks"
@@ -26,48 +30,48 @@ checkpoint judge_pickup:
 rule audit_fairness:
     """Audit that the compared options differ only in what defines them."""
     input:
-        known=known_evaluations,
-        scheduled=scheduled_evaluations,
-        checkpoints=audited_checkpoints,
+        **compared(evaluations=inputs.evaluations),
+        checkpoints=lambda wildcards: inputs.checkpoints(
+            experiment, *compared_options()
+        ),
     output:
-        "results/fairness.json",
+        paths.FAIRNESS,
     log:
-        "logs/audit_fairness.log",
+        paths.log("audit_fairness"),
     conda:
         "../envs/pipeline.yaml"
     params:
-        roles=f"--baseline {experiment.decision.baseline} --world {experiment.decision.world}",
+        roles=flags(
+            baseline=experiment.decision.baseline, world=experiment.decision.world
+        ),
         source=source_code("scripts/audit_fairness.py"),
     message:
         "Audit the fairness of the comparison"
     shell:
         'python "$SCRIPTS"/audit_fairness.py --checkpoints {input.checkpoints}'
-        " --evaluations {input.known} {input.scheduled} {params.roles} --output {output} 2>&1 | tee {log}"
+        " --evaluations {input.evaluations} {input.scheduled_evaluations} {params.roles} --output {output} 2>&1 | tee {log}"
 
 
 rule decide:
     """Walk the decision tree to its end and write the decision."""
     input:
-        pickup="results/pickup.json",
-        fairness="results/fairness.json",
-        known=known_evaluations,
-        scheduled=scheduled_evaluations,
-        plan="results/plan.json",
-        foresights=known_foresights,
-        scheduled_foresights=scheduled_foresights,
+        **compared(evaluations=inputs.evaluations, foresights=inputs.foresights),
+        pickup=paths.PICKUP,
+        fairness=paths.FAIRNESS,
+        plan=paths.PLAN,
     output:
-        data="results/decision.json",
-        text="results/decision.txt",
+        data=paths.DECISION,
+        text=paths.DECISION_TEXT,
     log:
-        "logs/decide.log",
+        paths.log("decide"),
     conda:
         "../envs/pipeline.yaml"
     params:
-        spec=decision_spec,
+        spec=experiment.decision_spec().model_dump_json(),
         source=source_code("scripts/decide.py"),
     message:
         "Decide"
     shell:
         'python "$SCRIPTS"/decide.py --pickup {input.pickup} --plan {input.plan} --fairness {input.fairness}'
-        " --evaluations {input.known} {input.scheduled} --foresights {input.foresights} {input.scheduled_foresights}"
+        " --evaluations {input.evaluations} {input.scheduled_evaluations} --foresights {input.foresights} {input.scheduled_foresights}"
         " --spec {params.spec:q} --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"

@@ -4,11 +4,11 @@
 rule draw_init_states:
     """Draw a block of initial states from wider regions than LIBERO's own, each solved by the expert."""
     output:
-        "results/init_states/task_{task}/block_{block}.parquet",
+        paths.init_states(),
     log:
-        "logs/draw_init_states/task_{task}_block_{block}.log",
+        paths.log("draw_init_states", "task_{task}_block_{block}"),
     benchmark:
-        "benchmarks/out/draw_init_states/task_{task}_block_{block}.tsv"
+        paths.benchmark("draw_init_states", "task_{task}_block_{block}")
     priority: 20
     conda:
         "../envs/pipeline.yaml"
@@ -16,8 +16,13 @@ rule draw_init_states:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        spec=drawing_spec,
-        block=block_range,
+        spec=lambda wildcards: experiment.init_states_spec(
+            wildcards.task
+        ).model_dump_json(),
+        block=lambda wildcards: flags(
+            first=experiment.block(wildcards.block).start,
+            count=len(experiment.block(wildcards.block)),
+        ),
         source=source_code("scripts/draw_init_states.py"),
     message:
         "Draw initial states of task {wildcards.task}, block {wildcards.block}"
@@ -29,15 +34,21 @@ rule draw_init_states:
 rule evaluate_policy:
     """Roll out one block of initial states."""
     input:
-        unpack(rollout_inputs),
-        init_states=init_states_of_block,
+        unpack(
+            lambda wildcards: inputs.rollout(
+                experiment, wildcards.option, wildcards.seed
+            )
+        ),
+        init_states=lambda wildcards: inputs.init_states(
+            experiment, wildcards.task, [wildcards.block]
+        ),
     output:
-        episodes="results/rollouts/{option}/seed_{seed}/task_{task}/block_{block}.jsonl",
-        attention="results/rollouts/{option}/seed_{seed}/task_{task}/block_{block}_attention.parquet",
+        episodes=paths.block_episodes(),
+        attention=paths.block_attention(),
     log:
-        "logs/evaluate_policy/{option}_seed_{seed}_task_{task}_block_{block}.log",
+        paths.log("evaluate_policy", paths.block_job()),
     benchmark:
-        "benchmarks/out/evaluate_policy/{option}_seed_{seed}_task_{task}_block_{block}.tsv"
+        paths.benchmark("evaluate_policy", paths.block_job())
     priority: urgency
     conda:
         "../envs/pipeline.yaml"
@@ -45,8 +56,14 @@ rule evaluate_policy:
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
-        spec=rollout_spec,
-        block=block_flags,
+        spec=lambda wildcards: experiment.rollout_spec(
+            wildcards.option, wildcards.task
+        ).model_dump_json(),
+        block=lambda wildcards, input: flags(
+            first=experiment.block(wildcards.block).start,
+            count=len(experiment.block(wildcards.block)),
+            init_states=list(input.init_states),
+        ),
         source=source_code("scripts/evaluate_policy.py"),
     message:
         "Evaluate option {wildcards.option} on task {wildcards.task}, block {wildcards.block}"
@@ -59,23 +76,31 @@ rule evaluate_policy:
 rule record_videos:
     """Film the first success and the first failure."""
     input:
-        unpack(rollout_inputs),
-        blocks=filmed_blocks,
-        init_states=filmed_init_states,
+        unpack(lambda wildcards: inputs.rollout(experiment, wildcards.option)),
+        blocks=lambda wildcards: inputs.filmed_blocks(
+            experiment, wildcards.option, wildcards.task
+        ),
+        init_states=lambda wildcards: inputs.init_states(
+            experiment, wildcards.task, experiment.blocks()
+        ),
     output:
-        directory("results/videos/{option}/task_{task}"),
+        directory(paths.videos()),
     log:
-        "logs/record_videos/{option}_task_{task}.log",
+        paths.log("record_videos", paths.task_job()),
     benchmark:
-        "benchmarks/out/record_videos/{option}_task_{task}.tsv"
+        paths.benchmark("record_videos", paths.task_job())
     conda:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        spec=rollout_spec,
-        flags=film_flags,
+        spec=lambda wildcards: experiment.rollout_spec(
+            wildcards.option, wildcards.task
+        ).model_dump_json(),
+        flags=lambda wildcards, input: flags(
+            size=experiment.evaluation.video_size, init_states=list(input.init_states)
+        ),
         source=source_code("scripts/record_videos.py"),
     message:
         "Film option {wildcards.option} on task {wildcards.task}"
@@ -87,41 +112,48 @@ rule record_videos:
 rule collect_evaluation:
     """Join an option's blocks of one task."""
     input:
-        blocks=evaluated_blocks,
-        manifest=rolled_out_manifest,
+        blocks=lambda wildcards: inputs.evaluated_blocks(
+            experiment, wildcards.option, wildcards.task
+        ),
+        manifest=lambda wildcards: paths.manifest(
+            experiment.checkpoint_option(wildcards.option)
+        ),
     output:
-        "results/eval_{option}_{task}.json",
+        paths.evaluation(),
     log:
-        "logs/collect_evaluation/{option}_{task}.log",
+        paths.log("collect_evaluation", "{option}_{task}"),
     priority: urgency
     conda:
         "../envs/pipeline.yaml"
     params:
-        spec=evaluation_spec,
+        spec=lambda wildcards: experiment.evaluation_spec(
+            wildcards.option
+        ).model_dump_json(),
         source=source_code("scripts/collect_evaluation.py"),
     message:
         "Join the rollouts of option {wildcards.option} on task {wildcards.task}"
     shell:
         'python "$SCRIPTS"/collect_evaluation.py --task {wildcards.task} --manifest {input.manifest}'
-        " --blocks {input.blocks} --videos results/videos/{wildcards.option}/task_{wildcards.task}"
+        " --blocks {input.blocks}"
+        f" --videos {paths.videos('{wildcards.option}', '{wildcards.task}')}"
         " --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
 
 
 rule collect_attention:
     """Join what an option paid attention to in all of its rollouts."""
     input:
-        blocks=attention_blocks,
+        blocks=lambda wildcards: inputs.attention_blocks(experiment, wildcards.option),
     output:
-        "results/attention_rollout_{option}.parquet",
+        paths.rollout_attention(),
     log:
-        "logs/collect_attention/{option}.log",
+        paths.log("collect_attention", "{option}"),
     conda:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        flags=f"--episodes {experiment.evaluation.episodes}",
+        flags=flags(episodes=experiment.evaluation.episodes),
         source=source_code("scripts/collect_attention.py"),
     message:
         "Join the attention of option {wildcards.option} in its rollouts"

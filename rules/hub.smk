@@ -1,14 +1,22 @@
 """What the experiment takes from the hub: fetched and pinned on a machine with a network, then artifacts like any other."""
 
+import json
+
+# By the name of the artifact that is taken from the hub, the section of the config that says so.
+published = {
+    Path(paths.PUBLISHED[section]).name: section
+    for section in experiment.repositories()
+}
+
 
 rule fetch:
     """Fetch everything the experiment takes from the hub into its cache, and pin it in experiments/commits.yaml."""
     log:
-        "logs/fetch.log",
+        paths.log("fetch"),
     conda:
         "../envs/pipeline.yaml"
     params:
-        repositories=lambda wildcards: json.dumps(
+        repositories=json.dumps(
             [r.model_dump() for r in experiment.repositories().values()]
         ),
         commits=f"{workflow.basedir}/experiments/commits.yaml",
@@ -21,16 +29,18 @@ rule fetch:
 rule place_repository:
     """Make an artifact of what was fetched."""
     output:
-        directory("results/{published}"),
+        directory(f"{paths.RESULTS}/{{published}}"),
     log:
-        "logs/place_repository/{published}.log",
+        paths.log("place_repository", "{published}"),
     wildcard_constraints:
-        published="|".join(published_artifacts()) or "(?!)",
+        published="|".join(published) or "(?!)",
     priority: 30  # trainings wait for it
     conda:
         "../envs/pipeline.yaml"
     params:
-        spec=published_repository,
+        spec=lambda wildcards: experiment.pinned(
+            published[wildcards.published]
+        ).model_dump_json(),
         source=source_code("scripts/place_repository.py"),
     message:
         "Place what was fetched: {wildcards.published}"

@@ -5,9 +5,9 @@ if experiment.encoder.source == "small":
     rule build_encoder:
         """Build the V-JEPA 2 of the experiment, in the format of the published ones."""
         output:
-            directory("results/encoder"),
+            directory(paths.ENCODER),
         log:
-            "logs/build_encoder.log",
+            paths.log("build_encoder"),
         priority: 30  # trainings wait for it
         conda:
             "../envs/pipeline.yaml"
@@ -26,14 +26,14 @@ if experiment.encoder.source == "small":
 rule pretrain_encoder:
     """Pretrain the encoder on the demonstrations of both cameras (encoder.pretrain_steps)."""
     input:
-        encoder="results/encoder",
-        dataset="results/dataset",
+        encoder=paths.ENCODER,
+        dataset=paths.DATASET,
     output:
-        directory("results/encoder_pretrained"),
+        directory(paths.PRETRAINED_ENCODER),
     log:
-        "logs/pretrain_encoder.log",
+        paths.log("pretrain_encoder"),
     benchmark:
-        "benchmarks/out/pretrain_encoder.tsv"
+        paths.benchmark("pretrain_encoder")
     priority: 30  # trainings wait for it
     conda:
         "../envs/pipeline.yaml"
@@ -41,7 +41,15 @@ rule pretrain_encoder:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
-        flags=pretraining_flags,
+        flags=flags(
+            image_keys=[
+                experiment.image_keys[camera] for camera in ("front", "wrist")
+            ],
+            temporal_window=experiment.world.window,
+            held_out=experiment.demonstrations.held_out_per_task,
+            steps=experiment.encoder.pretrain_steps,
+            seed=experiment.encoder.seed,
+        ),
         source=source_code("scripts/pretrain_encoder.py"),
     message:
         "Pretrain the encoder"
@@ -53,11 +61,11 @@ rule pretrain_encoder:
 rule replay_demonstrations:
     """Find out where the objects were on every frame, which a dataset does not say, by replaying its actions."""
     input:
-        dataset="results/dataset",
+        dataset=paths.DATASET,
     output:
-        "results/object_positions.parquet",
+        paths.OBJECT_POSITIONS,
     log:
-        "logs/replay_demonstrations.log",
+        paths.log("replay_demonstrations"),
     conda:
         "../envs/pipeline.yaml"
     resources:
@@ -74,20 +82,30 @@ rule replay_demonstrations:
 rule probe_encoder:
     """Probe what the encoder's latents say of gripper and objects, beside raw pixels; asked for by its name."""
     input:
-        unpack(probed_encoders),
-        dataset="results/dataset",
-        objects="results/object_positions.parquet",
+        **inputs.probed_encoders(experiment),
+        dataset=paths.DATASET,
+        objects=paths.OBJECT_POSITIONS,
     output:
-        "results/probe.json",
+        paths.PROBE,
     log:
-        "logs/probe_encoder.log",
+        paths.log("probe_encoder"),
     conda:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=growing(8000),
         runtime=growing(120),
     params:
-        flags=probe_flags,
+        flags=flags(
+            encoders=[
+                f"{name}={folder}"
+                for name, folder in inputs.probed_encoders(experiment).items()
+            ],
+            image_keys=[
+                f"{camera}={key}" for camera, key in experiment.image_keys.items()
+            ],
+            temporal_window=experiment.world.window,
+            held_out=experiment.demonstrations.held_out_per_task,
+        ),
         source=source_code("scripts/probe_encoder.py"),
     message:
         "Probe the encoder"
@@ -99,14 +117,14 @@ rule probe_encoder:
 rule encode_latents:
     """Encode the world latents of one camera: `wrist`, or `wrist_m8` for a window that is not world.window."""
     input:
-        dataset="results/dataset",
-        encoder=experiment.encoder_folder(),
+        dataset=paths.DATASET,
+        encoder=inputs.encoder(experiment),
     output:
-        "results/latents_{table}.parquet",
+        paths.latents(),
     log:
-        "logs/encode_latents/{table}.log",
+        paths.log("encode_latents", "{table}"),
     benchmark:
-        "benchmarks/out/encode_latents/{table}.tsv"
+        paths.benchmark("encode_latents", "{table}")
     priority: 30  # trainings wait for it
     conda:
         "../envs/pipeline.yaml"
@@ -114,7 +132,14 @@ rule encode_latents:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
-        flags=encoding_flags,
+        flags=lambda wildcards: flags(
+            image_key=experiment.image_keys[wildcards.table.partition("_m")[0]],
+            temporal_window=wildcards.table.partition("_m")[2]
+            or experiment.world.window,
+            image_size=experiment.encoder.image_size,
+            batch_size=experiment.latents.batch_size,
+            device=experiment.device,
+        ),
         source=source_code("scripts/precompute_world_latents.py"),
     message:
         "Encode the latents of the camera: {wildcards.table}"

@@ -4,16 +4,16 @@
 rule check_simulating_node:
     """Check a node that computes and simulates, as an evaluation asks for it."""
     output:
-        temp("results/.preflight/simulating.txt"),
+        temp(paths.preflight("simulating")),
     log:
-        "logs/preflight/simulating.log",
+        paths.log("preflight", "simulating"),
     conda:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(10),
     params:
-        flags=f"--device {experiment.device} --disk {experiment.disk_gb()}",
+        flags=flags(device=experiment.device, disk=experiment.disk_gb()),
         simulation=experiment.simulation.model_dump_json(),
     message:
         "Check a node that simulates"
@@ -25,16 +25,16 @@ rule check_simulating_node:
 rule check_plain_node:
     """Check a node of the other rules, which need no GPU."""
     output:
-        temp("results/.preflight/plain.txt"),
+        temp(paths.preflight("plain")),
     log:
-        "logs/preflight/plain.log",
+        paths.log("preflight", "plain"),
     conda:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(10),
     params:
-        flags=f"--device cpu --disk {experiment.disk_gb()}",
+        flags=flags(device="cpu", disk=experiment.disk_gb()),
     message:
         "Check a node that does not"
     shell:
@@ -45,10 +45,10 @@ rule check_plain_node:
 rule preflight:
     """Check every kind of node."""
     input:
-        "results/.preflight/simulating.txt",
-        "results/.preflight/plain.txt",
+        paths.preflight("simulating"),
+        paths.preflight("plain"),
     log:
-        "logs/preflight/all.log",
+        paths.log("preflight", "all"),
     conda:
         "../envs/pipeline.yaml"
     message:

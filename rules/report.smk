@@ -1,116 +1,56 @@
-"""What people look at beside the decision."""
-
-
-rule plot_success:
-    """Plot the success rate of every option and task."""
-    input:
-        decision="results/decision.json",
-    output:
-        "results/figures/success.svg",
-    log:
-        "logs/plot_success.log",
-    conda:
-        "../envs/pipeline.yaml"
-    params:
-        spec=experiment.figures.model_dump_json(),
-        source=source_code("scripts/plot_success.py"),
-    message:
-        "Plot the success rates"
-    shell:
-        'python "$SCRIPTS"/plot_success.py --decision {input.decision} --spec {params.spec:q}'
-        " --output {output} 2>&1 | tee {log}"
-
-
-rule plot_plan:
-    """Plot which GPU runs which stage when."""
-    input:
-        plan="results/plan.json",
-    output:
-        "results/figures/plan.svg",
-    log:
-        "logs/plot_plan.log",
-    conda:
-        "../envs/pipeline.yaml"
-    params:
-        spec=experiment.figures.model_dump_json(),
-        source=source_code("scripts/plot_plan.py"),
-    message:
-        "Plot the plan"
-    shell:
-        'python "$SCRIPTS"/plot_plan.py --plan {input.plan} --spec {params.spec:q}'
-        " --output {output} 2>&1 | tee {log}"
-
-
-rule plot_prophet:
-    """Plot how well each Prophet predicts the held-out episodes."""
-    input:
-        known=known_foresights,
-        scheduled=scheduled_foresights,
-    output:
-        "results/figures/prophet.svg",
-    log:
-        "logs/plot_prophet.log",
-    conda:
-        "../envs/pipeline.yaml"
-    params:
-        spec=experiment.figures.model_dump_json(),
-        source=source_code("scripts/plot_prophet.py"),
-    message:
-        "Plot how well Prophet predicts"
-    shell:
-        'python "$SCRIPTS"/plot_prophet.py --foresights {input.known} {input.scheduled} --spec {params.spec:q}'
-        " --output {output} 2>&1 | tee {log}"
+"""What people look at in addition to the decision."""
 
 
 rule compare_attention:
     """Compare where the options with a world modality look in the predicted future."""
     input:
-        known=known_attention,
-        scheduled=scheduled_attention,
+        **compared(tables=inputs.attention_tables),
     output:
-        data="results/attention.json",
-        text="results/attention.txt",
+        data=paths.ATTENTION,
+        text=paths.ATTENTION_TEXT,
     log:
-        "logs/compare_attention.log",
+        paths.log("compare_attention"),
     conda:
         "../envs/pipeline.yaml"
     params:
-        roles=f"--world {experiment.decision.world} --wrist {experiment.decision.wrist}",
+        roles=flags(world=experiment.decision.world, wrist=experiment.decision.wrist),
         source=source_code("scripts/compare_attention.py"),
     message:
         "Compare the options' attention"
     shell:
-        'python "$SCRIPTS"/compare_attention.py --tables {input.known} {input.scheduled} {params.roles}'
+        'python "$SCRIPTS"/compare_attention.py --tables {input.tables} {input.scheduled_tables} {params.roles}'
         " --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"
 
 
-rule plot_attention:
-    """Plot where the options with a world modality look in the predicted future."""
+rule plot_figure:
+    """Plot one of the figures."""
     input:
-        attention="results/attention.json",
+        data=lambda wildcards: inputs.drawn(
+            experiment, wildcards.figure, compared_options
+        ),
     output:
-        "results/figures/attention.svg",
+        paths.figure(),
     log:
-        "logs/plot_attention.log",
+        paths.log("plot_figure", "{figure}"),
     conda:
         "../envs/pipeline.yaml"
     params:
         spec=experiment.figures.model_dump_json(),
-        source=source_code("scripts/plot_attention.py"),
+        source=source_code("scripts/plot_figure.py"),
     message:
-        "Plot the options' attention"
+        "Plot the figure: {wildcards.figure}"
     shell:
-        'python "$SCRIPTS"/plot_attention.py --attention {input.attention} --spec {params.spec:q}'
+        'python "$SCRIPTS"/plot_figure.py --figure {wildcards.figure} --data {input.data} --spec {params.spec:q}'
         " --output {output} 2>&1 | tee {log}"
 
 
 rule verify:
     """Check every artifact of the results folder against its own record and those of its ancestors."""
     log:
-        "logs/verify.log",
+        paths.log("verify"),
     conda:
         "../envs/pipeline.yaml"
     message:
         "Verify the results"
     shell:
-        'python "$SCRIPTS"/verify_results.py results 2>&1 | tee {log}'
+        f'python "$SCRIPTS"/verify_results.py {paths.RESULTS} 2>&1 | tee {{log}}'

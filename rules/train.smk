@@ -5,9 +5,9 @@ if experiment.vlm.source == "small":
     rule build_vlm:
         """Build the SmolVLM of the experiment, in the format of the published ones."""
         output:
-            directory("results/vlm"),
+            directory(paths.VLM),
         log:
-            "logs/build_vlm.log",
+            paths.log("build_vlm"),
         priority: 30  # trainings wait for it
         conda:
             "../envs/pipeline.yaml"
@@ -26,13 +26,13 @@ if experiment.vlm.source == "small":
 rule train_policy:
     """Train one option with one seed."""
     input:
-        unpack(training_inputs),
+        unpack(lambda wildcards: inputs.training(experiment, wildcards.option)),
     output:
-        directory("results/ckpt_{option}/seed_{seed}"),
+        directory(paths.checkpoint()),
     log:
-        "logs/train_policy/{option}_seed_{seed}.log",
+        paths.log("train_policy", paths.training_job()),
     benchmark:
-        "benchmarks/out/train_policy/{option}_seed_{seed}.tsv"
+        paths.benchmark("train_policy", paths.training_job())
     priority: training_urgency
     conda:
         "../envs/pipeline.yaml"
@@ -44,8 +44,20 @@ rule train_policy:
         cache_frames=int(experiment.training.cache_frames),
         loader_workers=experiment.training.loader_workers,
     params:
-        spec=training_spec,
-        flags=training_flags,
+        spec=lambda wildcards: experiment.train_spec(wildcards.option).model_dump_json(),
+        flags=lambda wildcards: flags(
+            wrist_image_key=experiment.image_keys["wrist"],
+            policy=inputs.training(experiment, wildcards.option).get("policy", ""),
+            image_key=[
+                experiment.image_keys[camera]
+                for camera in experiment.latent_cameras(wildcards.option)
+            ],
+            latents=[
+                f"{camera}={paths.latents(table)}"
+                for camera, table in experiment.latent_tables(wildcards.option).items()
+            ],
+            encoder=inputs.training(experiment, wildcards.option).get("encoder", ""),
+        ),
         source=source_code("world_modality/train_llm_vla.py"),
     message:
         "Train option {wildcards.option}, seed {wildcards.seed}"
@@ -53,18 +65,18 @@ rule train_policy:
         "python -m world_modality.train_llm_vla --dataset {input.dataset} --vlm {input.vlm} {params.flags}"
         " --save_every {resources.save_every} --cache_frames {resources.cache_frames}"
         " --loader_workers {resources.loader_workers} --spec {params.spec:q} --seed {wildcards.seed}"
-        " --training_dir results/.training --output {output}"
+        f" --training_dir {paths.TRAINING_STATES} --output {{output}}"
         " 2>&1 | tee {log}"
 
 
 rule write_manifest:
     """List an option's checkpoints."""
     input:
-        checkpoints=checkpoints_of_option,
+        checkpoints=lambda wildcards: inputs.checkpoints(experiment, wildcards.option),
     output:
-        "results/ckpt_{option}/manifest.json",
+        paths.manifest(),
     log:
-        "logs/write_manifest/{option}.log",
+        paths.log("write_manifest", "{option}"),
     priority: urgency
     conda:
         "../envs/pipeline.yaml"
@@ -80,21 +92,18 @@ rule write_manifest:
 rule measure_prophet:
     """Measure how well the Prophet of one option predicts the held-out episodes."""
     input:
-        checkpoints=checkpoints_of_option,
-        latents=latents_of_option,
-        dataset="results/dataset",
-        vlm="results/vlm",
+        unpack(lambda wildcards: inputs.examination(experiment, wildcards.option)),
     output:
-        "results/prophet_{option}.json",
+        paths.foresight(),
     log:
-        "logs/measure_prophet/{option}.log",
+        paths.log("measure_prophet", "{option}"),
     conda:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        flags=f"--held_out {experiment.demonstrations.held_out_per_task}",
+        flags=flags(held_out=experiment.demonstrations.held_out_per_task),
         source=source_code("scripts/measure_prophet.py"),
     message:
         "Measure the Prophet of option {wildcards.option}"
@@ -106,21 +115,20 @@ rule measure_prophet:
 rule measure_attention:
     """Measure what the policies of one option pay attention to on frames they were trained on."""
     input:
-        checkpoints=checkpoints_of_option,
-        latents=latents_of_option,
-        dataset="results/dataset",
-        vlm="results/vlm",
+        unpack(lambda wildcards: inputs.examination(experiment, wildcards.option)),
     output:
-        "results/attention_train_{option}.parquet",
+        paths.training_attention(),
     log:
-        "logs/measure_attention/{option}.log",
+        paths.log("measure_attention", "{option}"),
     conda:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        flags=f"--actions {experiment.evaluation.n_action_steps} --device {experiment.device}",
+        flags=flags(
+            actions=experiment.evaluation.n_action_steps, device=experiment.device
+        ),
         source=source_code("scripts/measure_attention.py"),
     message:
         "Measure the attention of option {wildcards.option} in training"

@@ -2,7 +2,7 @@
 
 Reads the merged config; writes JSON to the standard output:
 
-    python -m world_modality.train_llm_vla --spec "$(python scripts/print_spec.py train E2)" ...
+    python -m world_modality.train_llm_vla --spec "$(python scripts/tools/print_spec.py train E2)" ...
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Show what an artifact was made from, back to the demonstrations.
 
-    python scripts/show_provenance.py results/eval_E2_0.json
-    python scripts/show_provenance.py results/ckpt_E2/seed_0/model.safetensors --full
+    python scripts/tools/show_provenance.py results/eval_E2_0.json
+    python scripts/tools/show_provenance.py results/ckpt_E2/seed_0/model.safetensors --full
 
 Reads the records inside the artifacts; writes to the standard output. An input that is gone, or was made anew with
 other content, is said to be so; whether each is undamaged, `verify_results.py` tells.

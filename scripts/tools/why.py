@@ -1,7 +1,7 @@
 """Say in plain words what would be made anew, and because of which key, source or file.
 
-    python scripts/why.py
-    python scripts/why.py results/ckpt_E2/manifest.json --configfile experiments/smoke.yaml --directory runs/wide
+    python scripts/tools/why.py
+    python scripts/tools/why.py results/ckpt_E2/manifest.json --configfile experiments/smoke.yaml --directory runs/wide
 
 Reads the experiment and Snakemake's memory of the last run; writes to the standard output and changes nothing.
 """

@@ -1,6 +1,6 @@
 """Write into `experiments/costs.yaml` what the stages of the plan cost in a run, for the scale that it ran at.
 
-    python scripts/write_costs.py --on "one H100"
+    python scripts/tools/write_costs.py --on "one H100"
 
 Reads the times of a run's jobs from Snakemake's benchmark files (`benchmarks/out/`), and which jobs there are from its
 merged config (`results/run_config.yaml`). The costs of other scales stay as they are. People read and commit the file:
@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from world_modality.artifacts.files import read_run_config, read_text, write_text
+from world_modality.experiment import paths
 from world_modality.experiment.config import COSTS, default_config, load_experiment
 from world_modality.experiment.costs import measure, scale_text, with_costs
 from world_modality.program import existing, run
@@ -23,8 +24,8 @@ parser.add_argument("--output", type=Path, default=COSTS, help=f"file to write (
 
 def main() -> None:
     arguments = parser.parse_args()
-    experiment = load_experiment(read_run_config(arguments.directory / "results" / "run_config.yaml"))
-    measured = measure(experiment, arguments.directory / "benchmarks" / "out")
+    experiment = load_experiment(read_run_config(arguments.directory / paths.RUN_CONFIG))
+    measured = measure(experiment, arguments.directory)
     before = load_experiment(default_config()).costs.get(experiment.scale)
     costs = scale_text(measured, experiment.scale, before, arguments.on)
     write_text(arguments.output, with_costs(read_text(COSTS), experiment.scale, costs))

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from world_modality.decision.tree import Verdict
 from world_modality.experiment.config import Experiment
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 SCHEMAS = {REPOSITORY / "config.schema.json": Experiment, REPOSITORY / "docs" / "decision.schema.json": Verdict}
 
 

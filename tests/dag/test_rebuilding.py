@@ -306,19 +306,16 @@ PROGRAMS = {
     "judge_pickup": "scripts/judge_pickup.py",
     "audit_fairness": "scripts/audit_fairness.py",
     "decide": "scripts/decide.py",
-    "plot_success": "scripts/plot_success.py",
     "measure_prophet": "scripts/measure_prophet.py",
     "measure_attention": "scripts/measure_attention.py",
     "collect_attention": "scripts/collect_attention.py",
     "compare_attention": "scripts/compare_attention.py",
-    "plot_attention": "scripts/plot_attention.py",
-    "plot_plan": "scripts/plot_plan.py",
-    "plot_prophet": "scripts/plot_prophet.py",
+    "plot_figure": "scripts/plot_figure.py",
 }
 ROLLED_OUT = {"evaluate_policy", "record_videos"}
 EXAMINED = {"measure_prophet", "measure_attention"}
 POLICY_CODE = {"train_policy", *ROLLED_OUT, *EXAMINED}
-PLOTTED = {"plot_success", "plot_attention", "plot_prophet", "plot_plan"}
+PLOTTED = {"plot_figure"}
 DRAWN = {"draw_init_states", *ROLLED_OUT}
 ENCODED = {"encode_latents", "pretrain_encoder", "probe_encoder"}
 RECORDED = {"record_demonstrations", "aggregate_demonstrations"}
@@ -356,8 +353,11 @@ MODULES = {
     "world_modality/decision/judgement.py": JUDGED | PLOTTED,
     "world_modality/latents/table.py": ENCODED | POLICY_CODE,
     "world_modality/report/lineage.py": NOTHING,
+    "world_modality/training/loop.py": {"train_policy"},
     "world_modality/training/loader.py": {"train_policy", "measure_attention"},
     "world_modality/training/manifest.py": {"write_manifest"},
+    "world_modality/experiment/inputs.py": NOTHING,
+    "world_modality/experiment/paths.py": NOTHING,
     "world_modality/experiment/plan.py": JUDGED | PLOTTED,
     "world_modality/data/positions.py": {"replay_demonstrations", "probe_encoder"},
     "world_modality/latents/pretraining.py": {"pretrain_encoder", "probe_encoder"},
@@ -378,12 +378,17 @@ MODULES = {
     "world_modality/simulation/libero.py": SIMULATED,
     "world_modality/artifacts/sources.py": NOTHING,
     "world_modality/experiment/specs.py": NOTHING,  # likewise
-    "world_modality/simulation/pickup.py": ROLLED_OUT,
+    "world_modality/simulation/environment.py": SIMULATED,
+    "world_modality/simulation/physics.py": SIMULATED,
+    "world_modality/simulation/pickup.py": SIMULATED | EVALUATED,
+    "world_modality/simulation/rendering.py": SIMULATED,
+    "world_modality/simulation/stages.py": ROLLED_OUT,
     "world_modality/decision/statistics.py": JUDGED | PLOTTED,
     "world_modality/experiment/suites.py": SIMULATED | EVALUATED,
     "world_modality/train_llm_vla.py": {"train_policy"},
     "world_modality/examination/training_attention.py": {"measure_attention"},
     "world_modality/report/decision_text.py": {"decide"},
+    "world_modality/training/checkpoint.py": {"write_manifest", "audit_fairness"} | POLICY_CODE,
     "world_modality/training/warm_start.py": {"train_policy"},
     "lerobot_policy_world_modality/__init__.py": POLICY_CODE,
     "lerobot_policy_world_modality/configuration_smolvla_world.py": POLICY_CODE,

@@ -43,7 +43,7 @@ def is_program(process):
 
 def go_on(command, directory, environment):
     """What `make decision` does, in a session of its own."""
-    subprocess.run([sys.executable, REPOSITORY / "scripts/clear_stale_lock.py"], cwd=directory, check=True)
+    subprocess.run([sys.executable, REPOSITORY / "scripts/tools/clear_stale_lock.py"], cwd=directory, check=True)
     log = (directory / "run.log").open("a")
     return subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log, start_new_session=True)
 
@@ -114,7 +114,7 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
 
 
 def test_a_training_killed_at_random_moments_ends_with_the_same_weights(smoke, tmp_path, environment):
-    print_spec = [sys.executable, REPOSITORY / "scripts/print_spec.py", "train", "E2", "--configfile", SMOKE]
+    print_spec = [sys.executable, REPOSITORY / "scripts/tools/print_spec.py", "train", "E2", "--configfile", SMOKE]
     spec = subprocess.run(print_spec, capture_output=True, text=True, check=True).stdout
     spec = spec.replace('"steps":12', '"steps":100')
     key = read_json(smoke / "results/ckpt_E2/seed_0/training.json")["spec"]["image_keys"]["front"]
@@ -158,7 +158,7 @@ def test_the_lock_of_a_killed_run_is_removed_and_that_of_a_living_one_is_not(tmp
     sleeper = tmp_path / "snakemake"
     sleeper.write_text("#!/bin/sh\nsleep 60\n")
     sleeper.chmod(0o755)
-    command = [sys.executable, REPOSITORY / "scripts/clear_stale_lock.py"]
+    command = [sys.executable, REPOSITORY / "scripts/tools/clear_stale_lock.py"]
     living = subprocess.Popen([sleeper], cwd=tmp_path)
     try:
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

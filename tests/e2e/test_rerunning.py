@@ -248,6 +248,6 @@ def test_the_plan_says_what_the_branch_still_hides(smoke, tmp_path):
 
 
 def test_the_program_says_why(smoke):
-    command = [sys.executable, REPOSITORY / "scripts/why.py", "--directory", smoke, "--configfile", SMOKE]
+    command = [sys.executable, REPOSITORY / "scripts/tools/why.py", "--directory", smoke, "--configfile", SMOKE]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.stdout == "Nothing would run: all is as it should be.\n", run.stderr

@@ -88,7 +88,7 @@ def test_a_second_run_does_nothing(smoke, run_smoke):
 
 def test_episodes_do_not_depend_on_how_they_are_split_into_blocks(smoke):
     rows = [json.loads(line) for line in (smoke / "results/rollouts/E2/seed_0/task_0/block_0.jsonl").open()]
-    print_spec = [sys.executable, REPOSITORY / "scripts/print_spec.py", "rollout", "E2", "--configfile", SMOKE]
+    print_spec = [sys.executable, REPOSITORY / "scripts/tools/print_spec.py", "rollout", "E2", "--configfile", SMOKE]
     spec = subprocess.run(print_spec, capture_output=True, text=True, check=True).stdout
     for row in reversed(rows):
         output = smoke / f"alone_{row['init_state_id']}.jsonl"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "clear_stale_lock.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "tools" / "clear_stale_lock.py"
 OURS, ANOTHER = 0, 4242  # users
 
 

@@ -715,5 +715,5 @@ def test_a_checkpoint_from_elsewhere_is_not_listed(desk, refusal):
 def test_the_spec_of_an_option_that_is_not_trained_is_not_printed(words, told, monkeypatch):
     monkeypatch.setattr("sys.argv", ["print_spec.py", *words])
     with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(REPOSITORY / "scripts/print_spec.py"), run_name="__main__")
+        runpy.run_path(str(REPOSITORY / "scripts/tools/print_spec.py"), run_name="__main__")
     assert stopped.value.code == told

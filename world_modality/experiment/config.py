@@ -235,10 +235,6 @@ class Experiment(Section):
         spec = self.judge_spec()
         return choose(spec.plan, tuple(wanted_options(spec, branch)))
 
-    def encoder_folder(self) -> str:
-        """The encoder behind all latents: as it was built, or pretrained on the demonstrations."""
-        return "results/encoder_pretrained" if self.encoder.pretrain_steps else "results/encoder"
-
     def repositories(self) -> dict[str, Repository]:
         """What the experiment takes from the hub, by section."""
         found = {name: getattr(self, name) for name in HUB_FILES}
@@ -276,9 +272,9 @@ class Experiment(Section):
         """Numbers of the blocks of initial states that `evaluation.episodes` asks for."""
         return list(range(-(-self.evaluation.episodes // self.evaluation.block_size)))
 
-    def block(self, number: int) -> range:
+    def block(self, number: int | str) -> range:
         """The initial states of a block, however many of them `evaluation.episodes` asks for: more rerun no block."""
-        first = number * self.evaluation.block_size
+        first = int(number) * self.evaluation.block_size
         return range(first, min(first + self.evaluation.block_size, INIT_STATES_PER_TASK))
 
     # ---- the specs handed to the stages -------------------------------------------------------------------------
@@ -296,7 +292,13 @@ class Experiment(Section):
     def encoder_spec(self) -> EncoderWeights:
         return EncoderWeights(**{name: getattr(self.encoder, name) for name in EncoderWeights.model_fields})
 
-    def init_states_spec(self) -> InitStatesSpec:
+    def init_states_spec(self, task: int | str = 0) -> InitStatesSpec:
+        """What drawing initial states of a task depends on.
+
+        Raises:
+            ConfigError: the suite has no such task.
+        """
+        self.check_task(int(task))
         return InitStatesSpec(**{name: getattr(self.simulation, name) for name in InitStatesSpec.model_fields})
 
     def train_spec(self, name: str) -> TrainSpec:
@@ -339,7 +341,13 @@ class Experiment(Section):
         own = option.training.model_dump(exclude_none=True) if option.training else {}
         return Hyperparameters(**values | own)
 
-    def rollout_spec(self, name: str) -> RolloutSpec:
+    def rollout_spec(self, name: str, task: int | str = 0) -> RolloutSpec:
+        """What rolling out option `name` on a task depends on.
+
+        Raises:
+            ConfigError: there is no such option or task.
+        """
+        self.check_task(int(task))
         option, source = self._option(name), self.options[self.checkpoint_option(name)]
         return RolloutSpec(
             option=name,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from world_modality.errors import InputError
+from world_modality.experiment import paths
 from world_modality.experiment.config import POLICY_KINDS, Experiment
 from world_modality.experiment.sections import Costs, Scale
 
@@ -29,13 +30,15 @@ def measure(experiment: Experiment, folder: Path) -> Measured:
     """Hours of what ran, by the names that `Costs` has.
 
     Args:
-        folder: of the benchmark files, one folder a rule.
+        folder: the experiment's.
 
     Raises:
         InputError: a stage has no time at all, or one of an option's jobs has none.
     """
     measured: Measured = {
-        "latents": {camera: _hours([[folder / "encode_latents" / f"{camera}.tsv"]]) for camera in ("front", "wrist")},
+        "latents": {
+            camera: _hours([[folder / paths.benchmark("encode_latents", camera)]]) for camera in ("front", "wrist")
+        },
         "train": {kind: [] for kind in POLICY_KINDS},
         "evaluate": {kind: [] for kind in POLICY_KINDS},
     }
@@ -44,25 +47,30 @@ def measure(experiment: Experiment, folder: Path) -> Measured:
         if not option.checkpoint_of:
             measured["train"][kind] += _hours(_trainings(experiment, name, folder))
         seeds = len(experiment.training.seeds)
-        films = _hours([[folder / "record_videos" / f"{name}_task_{t}.tsv" for t in experiment.evaluation.tasks]])
+        films = _hours([[folder / _film(name, task) for task in experiment.evaluation.tasks]])
         films_a_seed = sum(films) / seeds
         measured["evaluate"][kind] += [h + films_a_seed for h in _hours(_evaluations(experiment, name, folder))]
     for stage, rules in RULES.items():
         if not any(measured[stage].values()):
             rule = rules.split()[0].rstrip(",")
-            raise InputError(f"{folder / rule}: no benchmark file of this experiment; run it first (make decision)")
+            files = (folder / paths.benchmark(rule)).with_suffix("")
+            raise InputError(f"{files}: no benchmark file of this experiment; run it first (make decision)")
     return measured
+
+
+def _film(option: str, task: int) -> str:
+    return paths.benchmark("record_videos", paths.task_job(option, task))
 
 
 def _trainings(experiment: Experiment, option: str, folder: Path) -> Iterator[list[Path]]:
     for seed in experiment.training.seeds:
-        yield [folder / "train_policy" / f"{option}_seed_{seed}.tsv"]
+        yield [folder / paths.benchmark("train_policy", paths.training_job(option, seed))]
 
 
 def _evaluations(experiment: Experiment, option: str, folder: Path) -> Iterator[list[Path]]:
     for seed in experiment.training.seeds:
         yield [
-            folder / "evaluate_policy" / f"{option}_seed_{seed}_task_{task}_block_{block}.tsv"
+            folder / paths.benchmark("evaluate_policy", paths.block_job(option, seed, task, block))
             for task in experiment.evaluation.tasks
             for block in experiment.blocks()
         ]
@@ -71,10 +79,10 @@ def _evaluations(experiment: Experiment, option: str, folder: Path) -> Iterator[
 def _hours(groups: Iterable[Sequence[Path]]) -> list[float]:
     """The sum of each group of jobs that ran; nothing where none of any group did."""
     groups = [list(group) for group in groups]
-    paths = [path for group in groups for path in group]
-    if not any(path.exists() for path in paths):
+    files = [path for group in groups for path in group]
+    if not any(path.exists() for path in files):
         return []
-    for path in paths:
+    for path in files:
         if not path.exists():
             raise InputError(f"{path}: missing, though others of its option are there; run the experiment to its end")
     return [sum(map(_job_hours, group)) for group in groups]

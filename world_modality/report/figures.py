@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -14,12 +14,34 @@ from matplotlib.ticker import MaxNLocator
 from world_modality.artifacts.files import atomic_path
 from world_modality.decision.tree import Rate, Verdict
 from world_modality.errors import InputError
-from world_modality.examination.attention_patterns import AttentionReport, Pattern
-from world_modality.examination.foresight import PREDICTORS, Foresight, View
+from world_modality.examination.attention_patterns import AttentionReport, Pattern, read_report
+from world_modality.examination.foresight import PREDICTORS, Foresight, View, read_foresight
 from world_modality.experiment.plan import Plan, PlannedStage
 from world_modality.experiment.sections import Figures
 
 KINDS = {"latents": "latents", "train": "training", "evaluate": "evaluation"}  # of stages, as the plan's figure says it
+
+
+# One look for all of them.
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "svg.hashsalt": "world_modality",
+}
+
+
+def draw(name: str, data: Sequence[Path], look: Figures) -> Figure:
+    """Draw one of `FIGURES` from the artifacts it shows."""
+    with matplotlib.rc_context(STYLE):
+        return FIGURES[name](data, look)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -30,7 +52,7 @@ def save(figure: Figure, path: Path) -> None:
     """
     if path.suffix != ".svg":
         raise InputError(f"{path}: figures are written as .svg")
-    with matplotlib.rc_context({"svg.hashsalt": "world_modality"}), atomic_path(path) as temporary:
+    with matplotlib.rc_context(STYLE), atomic_path(path) as temporary:
         figure.savefig(temporary, metadata={"Date": None})
 
 
@@ -49,9 +71,9 @@ def plot_success(verdict: Verdict, look: Figures) -> Figure:
         _draw_rates(axes, rates, offset, label=label, color=color, fmt="D" if pooled else "o")
     axes.set_yticks(range(count), [option.name for option in verdict.options])
     axes.set(xlim=(-2, 102), ylim=(count - 0.5, -0.5), xlabel="success rate [%]")
-    axes.set_title(f"{verdict.scale} scale, {100 * verdict.settings.confidence:g}% Wilson intervals", fontsize="medium")
-    axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
+    axes.set_title(f"{verdict.scale} scale, {100 * verdict.settings.confidence:g}% Wilson intervals")
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -74,11 +96,10 @@ def plot_prophet(foresights: Sequence[Foresight], look: Figures) -> Figure:
         for seed in foresight.seeds.values() if len(foresight.seeds) > 1 else ():
             _draw_cosines(axes, seed[name], look, markersize=0, linewidth=0.6, alpha=0.5)
         better = f"better than copy-last in {view.episodes_better} of {view.episodes} episodes"
-        axes.set_title(f"{foresight.option} {name}\n{better}", fontsize="small")
+        axes.set_title(f"{foresight.option} {name}\n{better}")
         axes.set(xlabel="frames ahead", xticks=[step.k for step in view.steps])
-        axes.grid(alpha=0.3)
     row[0].set_ylabel("cosine with the true latent")
-    figure.legend(loc="outside upper center", ncols=len(PREDICTORS), frameon=False, fontsize="small")
+    figure.legend(loc="outside upper center", ncols=len(PREDICTORS))
     return figure
 
 
@@ -109,11 +130,11 @@ def plot_plan(plan: Plan, look: Figures) -> Figure:
         _draw_stages(axes, [s for s in plan.stages if s.kind == kind], gpus, color=color, label=label)
     if plan.stages:
         axes.set_xlabel("after the judgement [h]")
-        figure.legend(loc="upper right", bbox_to_anchor=(0.98, 1), ncols=len(KINDS), frameon=False, fontsize="small")
+        figure.legend(loc="upper right", bbox_to_anchor=(0.98, 1), ncols=len(KINDS))
     else:
         axes.set_xticks([])
         axes.text(0.5, 0, "no schedule" if plan.chosen else "nothing was planned", ha="center", va="center")
-    figure.text(0.08, 0.08 / height, "\n".join(notes), fontsize="small", va="bottom")
+    figure.text(0.08, 0.08 / height, "\n".join(notes), va="bottom")
     return figure
 
 
@@ -142,7 +163,7 @@ def plot_attention(report: AttentionReport, look: Figures) -> Figure:
     for place, where in zip(axes, ("training", "rollout"), strict=True):
         _draw_attention(place, report, where, look)
     axes[0].set(ylabel="attention [%]", ylim=limits)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.84, 0.99), frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.84, 0.99))
     for number, pattern in enumerate(leading):
         top = height - 3.2 - 2.1 * number  # [inch]
         figure.text(sides["left"], (top + 0.1) / height, f"{pattern.name}, {pattern.table.where}")
@@ -171,8 +192,7 @@ def _draw_attention(axes, report: AttentionReport, where: str, look: Figures) ->
         color = look.task_colors[number % len(look.task_colors)]
         axes.plot(range(1, len(shares) + 1), shares, marker="o", markersize=4, color=color, label=option.name)
     axes.set(xlabel="frames ahead (k)", xlim=(0.5, horizon + 0.5))
-    axes.set_title({"training": "on training frames", "rollout": "at rollout"}[where], fontsize="medium")
-    axes.grid(alpha=0.3)
+    axes.set_title({"training": "on training frames", "rollout": "at rollout"}[where])
 
 
 def _draw_spreads(axes, pattern: Pattern, limits: tuple[float, float]):
@@ -189,3 +209,12 @@ def _draw_spreads(axes, pattern: Pattern, limits: tuple[float, float]):
             axis.set_major_locator(MaxNLocator(integer=True))
         place.invert_yaxis()
     return mesh
+
+
+# What each figure is drawn from, and how.
+FIGURES: dict[str, Callable[[Sequence[Path], Figures], Figure]] = {
+    "success": lambda data, look: plot_success(Verdict.read(*data), look),
+    "attention": lambda data, look: plot_attention(read_report(*data), look),
+    "plan": lambda data, look: plot_plan(Plan.read(*data), look),
+    "prophet": lambda data, look: plot_prophet([read_foresight(path) for path in data], look),
+}

@@ -20,6 +20,7 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
 from world_modality.artifacts.sources import REPOSITORY
+from world_modality.experiment import inputs
 from world_modality.experiment.config import Experiment
 
 CHECKPOINT = "judge_pickup"
@@ -84,10 +85,7 @@ CONFIG_KEYS = {
     "judge_pickup": _PLAN_KEYS,
     "audit_fairness": {"--baseline": "decision.baseline", "--world": "decision.world"},
     "decide": _PLAN_KEYS,
-    "plot_success": {"": "figures"},
-    "plot_plan": {"": "figures"},
-    "plot_prophet": {"": "figures"},
-    "plot_attention": {"": "figures"},
+    "plot_figure": {"": "figures"},
 }
 CONFIG_KEYS["record_videos"] = CONFIG_KEYS["evaluate_policy"] | {"--size": "evaluation.video_size"}
 CONFIG_KEYS["collect_evaluation"] |= {
@@ -304,7 +302,7 @@ def hidden_jobs(planned: Plan, directory: Path, configfiles: Sequence[Path]) -> 
     experiment, known = planned.experiment, {job.outputs for job in planned.jobs}
     scheduled = {*experiment.scheduled("wrist"), *experiment.scheduled("success")}
     open_options = scheduled - set(experiment.known_options())
-    targets = [f"results/eval_{o}_{t}.json" for o in sorted(open_options) for t in experiment.evaluation.tasks]
+    targets = inputs.evaluations(experiment, sorted(open_options))
     if not targets:
         return []
     return [job for job in plan(targets, directory, configfiles).jobs if job.needed and job.outputs not in known]

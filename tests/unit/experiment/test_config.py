@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 from snakemake.utils import update_config
 
-from scripts.write_schemas import SCHEMAS, schema_text
+from scripts.tools.write_schemas import SCHEMAS, schema_text
 from world_modality.experiment.config import Experiment, default_config, load_experiment
 from world_modality.experiment.sections import ConfigError
 
@@ -200,4 +200,4 @@ def test_every_key_of_the_default_experiment_has_a_comment_on_its_line():
 
 @pytest.mark.parametrize(("path", "model"), SCHEMAS.items())
 def test_the_schemas_are_what_the_models_say(path, model):
-    assert path.read_text() == schema_text(model), "run scripts/write_schemas.py"
+    assert path.read_text() == schema_text(model), "run scripts/tools/write_schemas.py"

@@ -50,7 +50,7 @@ def run(tmp_path):
 
 
 def measured(folder):
-    return measure(load_experiment(default_config()), folder / "benchmarks/out")
+    return measure(load_experiment(default_config()), folder)
 
 
 def text(folder, before=ESTIMATES):
@@ -146,7 +146,7 @@ def test_a_file_that_is_no_benchmark_is_refused(run, text):
 
 def call(monkeypatch, *arguments):
     monkeypatch.setattr("sys.argv", ["write_costs.py", *map(str, arguments)])
-    runpy.run_path(str(REPOSITORY / "scripts/write_costs.py"), run_name="__main__")
+    runpy.run_path(str(REPOSITORY / "scripts/tools/write_costs.py"), run_name="__main__")
 
 
 def test_the_program_writes_the_file_of_the_folder_it_is_run_in(run, monkeypatch):

@@ -1,0 +1,71 @@
+"""What the jobs of an experiment read follows from the config alone."""
+
+import pytest
+
+from world_modality.experiment import inputs
+from world_modality.experiment.config import default_config, load_experiment
+
+
+def experiment(**sections):
+    config = default_config()
+    for name, changes in sections.items():
+        config[name] = config[name] | changes if isinstance(changes, dict) else changes
+    return load_experiment(config)
+
+
+def test_an_option_without_a_world_modality_reads_no_latents():
+    assert inputs.training(experiment(), "E0") == {"dataset": "results/dataset", "vlm": "results/vlm"}
+
+
+def test_an_option_with_a_window_of_its_own_reads_latents_of_its_own():
+    wide = {"label": "a wide window", "cameras": ["wrist"], "window": 8}
+    read = inputs.training(experiment(options={"A8": wide}), "A8")
+    assert read["latents"] == ["results/latents_wrist_m8.parquet"]
+    assert read["encoder"] == "results/encoder"
+
+
+def test_a_pretrained_encoder_stands_behind_all_latents():
+    pretrained = experiment(encoder={"pretrain_steps": 10})
+    assert inputs.encoder(pretrained) == "results/encoder_pretrained"
+    assert inputs.training(pretrained, "E2")["encoder"] == "results/encoder_pretrained"
+    assert inputs.probed_encoders(pretrained) == {
+        "untrained": "results/encoder",
+        "pretrained": "results/encoder_pretrained",
+    }
+
+
+def test_a_row_that_borrows_a_checkpoint_rolls_out_that_one():
+    assert inputs.rollout(experiment(), "E2-zero", 0)["checkpoint"] == "results/ckpt_E2/seed_0"
+    assert inputs.checkpoints(experiment(), "E2", "E2-zero", "E0") == [
+        "results/ckpt_E2/seed_0",
+        "results/ckpt_E0/seed_0",
+    ]
+
+
+def test_every_training_seed_is_evaluated_and_the_first_is_filmed():
+    seeds = experiment(training={"seeds": [3, 5]}, evaluation={"episodes": 30, "block_size": 20})
+    blocks = [f"results/rollouts/A/seed_{s}/task_1/block_{b}.jsonl" for s in (3, 5) for b in (0, 1)]
+    assert inputs.evaluated_blocks(seeds, "A", 1) == blocks
+    assert inputs.filmed_blocks(seeds, "A", 1) == blocks[:2]
+    assert inputs.rollout(seeds, "A")["checkpoint"] == "results/ckpt_A/seed_3"
+
+
+@pytest.mark.parametrize(("spread", "files"), [(0, []), (0.05, ["results/init_states/task_0/block_1.parquet"])])
+def test_only_drawn_initial_states_are_files(spread, files):
+    assert inputs.init_states(experiment(simulation={"spread": spread}), 0, [1]) == files
+
+
+def test_foresight_is_measured_where_episodes_are_held_out_of_options_with_a_prophet():
+    assert inputs.foresights(experiment(), ["E0", "E2", "E2-zero"]) == ["results/prophet_E2.json"]
+    assert inputs.foresights(experiment(demonstrations={"held_out_per_task": 0}), ["E2"]) == []
+
+
+def test_only_the_figure_of_the_prophets_asks_which_options_are_compared():
+    def options():
+        raise AssertionError("asked")
+
+    assert inputs.drawn(experiment(), "success", options) == ["results/decision.json"]
+    assert inputs.drawn(experiment(), "prophet", lambda: ["E2", "A"]) == [
+        "results/prophet_E2.json",
+        "results/prophet_A.json",
+    ]

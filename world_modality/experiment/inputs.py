@@ -1,0 +1,129 @@
+"""What the jobs of an experiment read: the paths of their inputs, by the role each plays. Light (no torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from world_modality.experiment import paths
+from world_modality.experiment.config import Experiment
+
+Inputs = dict[str, str | list[str]]
+
+
+def demonstration_parts(experiment: Experiment) -> list[str]:
+    """The recordings of each task. Snakemake does not remember an order of inputs, so it is that of the tasks."""
+    return [paths.demonstrations(task) for task in sorted(experiment.demonstrations.tasks)]
+
+
+def encoder(experiment: Experiment) -> str:
+    """The encoder behind all latents: as it was built, or pretrained on the demonstrations."""
+    return paths.PRETRAINED_ENCODER if experiment.encoder.pretrain_steps else paths.ENCODER
+
+
+def probed_encoders(experiment: Experiment) -> Inputs:
+    """The encoder as it was built and, where there is one, as it was pretrained."""
+    pretrained = {"pretrained": paths.PRETRAINED_ENCODER} if experiment.encoder.pretrain_steps else {}
+    return {"untrained": paths.ENCODER} | pretrained
+
+
+def latents(experiment: Experiment, option: str) -> list[str]:
+    """The latents of each world camera that the training of an option reads."""
+    return [paths.latents(table) for table in experiment.latent_tables(option).values()]
+
+
+def training(experiment: Experiment, option: str) -> Inputs:
+    """The demonstrations, the VLM and, for an option with a world modality, its encoder and latents."""
+    inputs: Inputs = {"dataset": paths.DATASET, "vlm": paths.VLM}
+    if experiment.policy.source == "hub":
+        inputs["policy"] = paths.POLICY
+    if experiment.train_spec(option).cameras:
+        inputs |= {"encoder": encoder(experiment), "latents": latents(experiment, option)}
+    return inputs
+
+
+def checkpoints(experiment: Experiment, *options: str) -> list[str]:
+    """The checkpoints that some options roll out, each once, with every training seed."""
+    trained = dict.fromkeys(experiment.checkpoint_option(option) for option in options)
+    return [paths.checkpoint(option, seed) for option in trained for seed in experiment.training.seeds]
+
+
+def examination(experiment: Experiment, option: str) -> Inputs:
+    """What a checkpoint's Prophet and attention are measured on."""
+    return {
+        "checkpoints": checkpoints(experiment, option),
+        "latents": latents(experiment, option),
+        "dataset": paths.DATASET,
+        "vlm": paths.VLM,
+    }
+
+
+def rollout(experiment: Experiment, option: str, seed: int | str | None = None) -> Inputs:
+    """One checkpoint, the VLM it names, and the encoder where it encodes what it sees at rollout.
+
+    Args:
+        seed: the training seed; None: the first, which is filmed.
+    """
+    seed = experiment.training.seeds[0] if seed is None else seed
+    inputs: Inputs = {"checkpoint": paths.checkpoint(experiment.checkpoint_option(option), seed), "vlm": paths.VLM}
+    return inputs | ({"encoder": encoder(experiment)} if experiment.latent_cameras(option) else {})
+
+
+def init_states(experiment: Experiment, task: int | str, blocks: Iterable[int | str]) -> list[str]:
+    """The files of drawn initial states; none where they are LIBERO's benchmark."""
+    return [paths.init_states(task, block) for block in blocks] if experiment.simulation.spread else []
+
+
+def filmed_blocks(experiment: Experiment, option: str, task: int | str) -> list[str]:
+    """The episodes of the first training seed, some of which are filmed."""
+    seed = experiment.training.seeds[0]
+    return [paths.block_episodes(option, seed, task, block) for block in experiment.blocks()]
+
+
+def evaluated_blocks(experiment: Experiment, option: str, task: int | str) -> list[str]:
+    """All episodes of an option on a task."""
+    seeds, blocks = experiment.training.seeds, experiment.blocks()
+    return [paths.block_episodes(option, seed, task, block) for seed in seeds for block in blocks]
+
+
+def attention_blocks(experiment: Experiment, option: str) -> list[str]:
+    """The attention in all episodes of an option."""
+    tasks, blocks = experiment.evaluation.tasks, experiment.blocks()
+    seeds = experiment.training.seeds
+    return [paths.block_attention(option, s, task, block) for s in seeds for task in tasks for block in blocks]
+
+
+def drawn(experiment: Experiment, figure: str, options: Callable[[], Iterable[str]]) -> list[str]:
+    """What a figure is drawn from.
+
+    Args:
+        options: those that are compared; asked for only where the figure needs them, as it may have to wait for them.
+    """
+    if figure == "prophet":
+        return foresights(experiment, options())
+    return [{"success": paths.DECISION, "plan": paths.PLAN, "attention": paths.ATTENTION}[figure]]
+
+
+# ---- of the options that are compared -------------------------------------------------------------------------------
+
+
+def evaluations(experiment: Experiment, options: Iterable[str], tasks: Iterable[int] | None = None) -> list[str]:
+    """The evaluations of some options on some tasks; None: on all."""
+    tasks = experiment.evaluation.tasks if tasks is None else list(tasks)
+    return [paths.evaluation(option, task) for option in options for task in tasks]
+
+
+def videos(experiment: Experiment, options: Iterable[str]) -> list[str]:
+    return [paths.videos(option, task) for option in options for task in experiment.evaluation.tasks]
+
+
+def foresights(experiment: Experiment, options: Iterable[str]) -> list[str]:
+    """Of the options with a Prophet of their own; none where no episode is held out to measure it on."""
+    if not experiment.demonstrations.held_out_per_task:
+        return []
+    return [paths.foresight(option) for option in options if experiment.options[option].cameras]
+
+
+def attention_tables(experiment: Experiment, options: Iterable[str]) -> list[str]:
+    """Of the options with a world modality of their own, in training and at rollout."""
+    own = [option for option in options if experiment.options[option].cameras]
+    return [table for option in own for table in (paths.training_attention(option), paths.rollout_attention(option))]
