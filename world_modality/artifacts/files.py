@@ -16,15 +16,18 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import yaml
 
 from world_modality.errors import InputError
 
 LOCK_PATIENCE = 10.0  # seconds
+SETTLED = 2_000_000_000  # age of a file's last change [ns]: more than the clocks of two machines or a tick may differ
+
+_hashes: dict[tuple[str | int, ...], str] = {}  # of settled files, by path and state
 
 
 @contextlib.contextmanager
@@ -159,19 +162,65 @@ def read_run_config(path: str | Path) -> dict[str, Any]:
 
 
 def file_sha256(path: str | Path) -> str:
+    """Hash a file; one that is settled is hashed once in a process, whoever asks.
+
+    The system sets a file's ctime at each change of it, and no program can set it back. A file whose ctime is well in
+    the past would show a later change by another one, so its hash may be kept. Opening the file first makes a network
+    file system ask its server how the file is now.
+    """
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        now, state = time.time_ns(), _state(file)
+        key = (os.path.realpath(path), *state)
+        if key not in _hashes:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if state.changed > now - SETTLED or state != _state(file):
+                return sha256
+            _hashes[key] = sha256
+    return _hashes[key]
 
 
-def tree_sha256(folder: str | Path, without: tuple[str, ...] = ()) -> str:
-    """Hash a folder: the sorted relative names of its files and their contents, less those named in `without`."""
+class _State(NamedTuple):
+    """What differs before and after a file changes."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int  # [ns]
+    changed: int  # ctime [ns]
+
+
+def _state(file: IO[bytes]) -> _State:
+    found = os.fstat(file.fileno())
+    return _State(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def file_hashes(folder: str | Path, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """Hash of each file of a folder by its relative name, in order, less those named in `without`.
+
+    Raises:
+        InputError: a folder in it is a link, so that its files would not be found.
+    """
     folder = Path(folder)
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name not in without:
-            digest.update(f"{name}\0{file_sha256(path)}\n".encode())
-    return digest.hexdigest()
+    paths = sorted(folder.rglob("*"))
+    for path in paths:
+        if path.is_symlink() and path.is_dir():
+            raise InputError(f"{path}: a link to a folder, whose files no hash would cover; put the folder itself here")
+    named = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+    return {name: file_sha256(path) for name, path in named.items() if name not in without}
+
+
+def listing_sha256(hashes: Mapping[str, str]) -> str:
+    """Hash of a folder, given the `file_hashes` of it."""
+    return text_sha256("".join(f"{name}\0{sha256}\n" for name, sha256 in hashes.items()))
+
+
+def tree_sha256(folder: str | Path) -> str:
+    """Hash a folder: the sorted relative names of its files and their contents.
+
+    Raises:
+        InputError: as `file_hashes`.
+    """
+    return listing_sha256(file_hashes(folder))
 
 
 def text_sha256(text: str) -> str:

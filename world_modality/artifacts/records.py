@@ -7,7 +7,6 @@ content has equal hashes whoever made it. Light (no torch; Parquet's library is 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -15,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from world_modality.artifacts.files import (
+    file_hashes,
     file_sha256,
     json_text,
+    listing_sha256,
     read_json,
     read_json_lines,
     read_text,
     text_sha256,
-    tree_sha256,
 )
+from world_modality.artifacts.parquet import read_row_groups, read_schema, write_table
 from world_modality.errors import InputError
 
 KEY = "provenance"
 FOLDER_RECORD = "provenance.json"
 PARQUET_KEY = b"world_modality.provenance"
 NOT_CONTENT = (FOLDER_RECORD, ".snakemake_timestamp")  # the latter is Snakemake's, in every folder it has an eye on
-PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": False}
 
 
 def read_content(path: str | Path) -> Any:
@@ -55,6 +55,11 @@ def content_sha256(path: str | Path) -> str:
     """
     path = Path(path)
     return _CONTENTS[_kind(path)](path)
+
+
+def content_files(path: str | Path) -> dict[str, str]:
+    """Hash of each file of a folder artifact by its name, from which its content hash follows; else nothing."""
+    return file_hashes(path, without=NOT_CONTENT) if Path(path).is_dir() else {}
 
 
 def _kind(path: Path) -> str:
@@ -87,7 +92,7 @@ def _write_folder(path: Path, record: dict) -> None:
 
 
 def _content_of_folder(path: Path) -> str:
-    return tree_sha256(path, without=NOT_CONTENT)
+    return listing_sha256(content_files(path))
 
 
 # JSON and JSON Lines.
@@ -137,8 +142,7 @@ def _without_record(content: Any) -> Any:
 
 
 def _read_parquet(path: Path) -> dict | None:
-    with _parquet(path) as file:
-        text = (file.schema_arrow.metadata or {}).get(PARQUET_KEY)
+    text = (read_schema(path).metadata or {}).get(PARQUET_KEY)
     try:
         return None if text is None else json.loads(text)
     except ValueError as error:
@@ -146,52 +150,49 @@ def _read_parquet(path: Path) -> dict | None:
 
 
 def _write_parquet(path: Path, record: dict) -> None:
-    import pyarrow.parquet as pq
-
-    temporary = path.with_name(f".{path.name}")
-    with _parquet(path) as file:
-        schema = file.schema_arrow
-        schema = schema.with_metadata({**(schema.metadata or {}), PARQUET_KEY: json.dumps(record, sort_keys=True)})
-        with pq.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as writer:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group).cast(schema)
-                writer.write_table(table, row_group_size=len(table))
-    temporary.replace(path)
+    schema = read_schema(path)
+    metadata = {**(schema.metadata or {}), PARQUET_KEY: json.dumps(record, sort_keys=True)}
+    write_table(path, schema.with_metadata(metadata), read_row_groups(path))
 
 
 def _content_of_parquet(path: Path) -> str:
-    digest = hashlib.sha256()
-    with _parquet(path) as file:
-        schema = file.schema_arrow
-        metadata = {k: v for k, v in (schema.metadata or {}).items() if k != PARQUET_KEY}
-        digest.update(f"{schema.remove_metadata()}\0{sorted(metadata.items())}\0".encode())
-        columns = [hashlib.sha256() for _ in schema]
-        for group in range(file.num_row_groups):
-            for column, part in zip(file.read_row_group(group).columns, columns, strict=True):
-                part.update(_values(column))
+    schema = read_schema(path)
+    for field in schema:
+        if not _has_fixed_width(field.type):
+            raise InputError(f"{path}: {field.name} is {field.type}, {FIXED_WIDTH}")
+    metadata = {k: v for k, v in (schema.metadata or {}).items() if k != PARQUET_KEY}
+    columns = [hashlib.sha256() for _ in schema]
+    for group in read_row_groups(path):
+        for name, column, part in zip(schema.names, group.columns, columns, strict=True):
+            part.update(_values(path, name, column))
+    text = schema.remove_metadata().to_string(truncate_metadata=False)
+    digest = hashlib.sha256(f"{text}\0{sorted(metadata.items())}\0".encode())
     for part in columns:
         digest.update(part.digest())
     return digest.hexdigest()
 
 
-def _values(column) -> bytes:
-    """The numbers of a column without missing values, whatever row group or chunk they lie in."""
+FIXED_WIDTH = "which no content hash covers; valid: numbers, booleans and fixed-size lists of them, none missing"
+
+
+def _has_fixed_width(kind) -> bool:
+    from pyarrow import types
+
+    while types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+
+
+def _values(path: Path, name: str, column) -> bytes:
+    """The numbers of a column, whatever row group or chunk they lie in."""
     values = column.combine_chunks()
-    while hasattr(values, "flatten") and values.type.num_fields:  # lists
+    missing = values.null_count
+    while values.type.num_fields:  # lists
         values = values.flatten()
+        missing += values.null_count
+    if missing:
+        raise InputError(f"{path}: {name} has missing values, {FIXED_WIDTH}")
     return values.to_numpy(zero_copy_only=False).tobytes()
-
-
-@contextlib.contextmanager
-def _parquet(path: Path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: truncated or damaged Parquet ({error})") from None
 
 
 # SVG: a comment after the drawing.

@@ -23,6 +23,7 @@ NOT_HASHED = (
     "world_modality.program",
     "world_modality.progress",
     "world_modality.artifacts.files",
+    "world_modality.artifacts.parquet",
     "world_modality.artifacts.provenance",
     "world_modality.artifacts.records",
     "world_modality.artifacts.sources",

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from world_modality.artifacts.files import atomic_path
-from world_modality.artifacts.records import PARQUET_OPTIONS
+from world_modality.artifacts.parquet import read_table, write_table
 from world_modality.errors import InputError
 
 FINGERPRINT_KEY = b"world_modality.dataset_fingerprint"
@@ -38,8 +36,7 @@ def write_positions(positions: ObjectPositions, path: str | Path) -> None:
         values = pa.array(getattr(positions, name).astype(np.float32).reshape(-1))
         columns.append(pa.FixedSizeListArray.from_arrays(values, 3))
     schema = SCHEMA.with_metadata({FINGERPRINT_KEY: positions.dataset_fingerprint})
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns, schema=schema), temporary, **PARQUET_OPTIONS)
+    write_table(path, schema, [pa.table(columns, schema=schema)])
 
 
 def read_positions(path: str | Path, dataset_fingerprint: str) -> ObjectPositions:
@@ -49,12 +46,7 @@ def read_positions(path: str | Path, dataset_fingerprint: str) -> ObjectPosition
         InputError: no such file, damaged, other columns, frames out of order, positions that are no numbers, or of
             another dataset.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: truncated or damaged Parquet ({error})") from None
+    table = read_table(path)
     if not table.schema.remove_metadata().equals(SCHEMA):
         raise InputError(f"{path}: columns are {table.schema.names}; expected {SCHEMA.names}, not of other types")
     found = (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"none").decode()

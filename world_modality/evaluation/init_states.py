@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from world_modality.artifacts.files import atomic_path
-from world_modality.artifacts.records import PARQUET_OPTIONS
+from world_modality.artifacts.parquet import read_table, write_table
 from world_modality.errors import InputError
+from world_modality.evaluation.episodes import env_seed, init_state_seed
 from world_modality.experiment.sections import Simulation
 from world_modality.experiment.seeds import env_seed, init_state_seed
 from world_modality.experiment.specs import InitStatesSpec
@@ -52,8 +51,7 @@ def draw_init_states(spec: InitStatesSpec, task_id: int, block: range, output: P
     states = np.stack([row["state"] for row in rows])
     columns["state"] = pa.FixedSizeListArray.from_arrays(pa.array(states.reshape(-1)), states.shape[1])
     table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(made, sort_keys=True)})
-    with atomic_path(output) as temporary:
-        pq.write_table(table, temporary, **PARQUET_OPTIONS)
+    write_table(output, table.schema, [table])
 
 
 def _draw(simulation: LiberoSimulation, number: int) -> dict:
@@ -99,13 +97,13 @@ def init_states(spec: Simulation, task_id: int, files: Sequence[Path]) -> dict[i
 
 
 def _read(path: Path, spec: Simulation, task_id: int) -> dict[int, np.ndarray]:
+    table = read_table(path, "file of initial states")
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
         made = json.loads(table.schema.metadata[METADATA_KEY])
         numbers, column = table["init_state_id"].to_pylist(), table["state"].combine_chunks()
         states = column.flatten().to_numpy().reshape(len(table), -1)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: truncated, damaged or no initial states ({error})") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not written as initial states ({error!r})") from None
     for key, value in _identity(spec, task_id).items():
         if made.get(key) != value:
             raise InputError(f"{path}: initial states with {key} {made.get(key)}, expected {value}")

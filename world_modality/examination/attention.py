@@ -25,15 +25,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field, ValidationError, model_validator
 
-from world_modality.artifacts.files import atomic_path
-from world_modality.artifacts.records import PARQUET_OPTIONS
+from world_modality.artifacts.parquet import read_schema, read_table, write_table
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Camera, OptionName, Section, explain
 
 METADATA_KEY = b"world_modality.attention"
+KIND = "attention table"
 TOLERANCE = 1e-4  # of a sum over k in float32
 SCHEMA = pa.schema(
     {
@@ -168,11 +167,7 @@ def write_episodes(path: Path, spec: AttentionSpec, tables: Iterable[pa.Table]) 
 
 def write_attention(path: str | Path, spec: AttentionSpec, tables: Iterable[pa.Table]) -> None:
     """Write a table from parts of it, each of which becomes a row group."""
-    schema = SCHEMA.with_metadata({METADATA_KEY: spec.model_dump_json()})
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as writer:
-        for table in tables:
-            if len(table):
-                writer.write_table(table.cast(schema), row_group_size=len(table))
+    write_table(path, SCHEMA.with_metadata({METADATA_KEY: spec.model_dump_json()}), tables)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -194,8 +189,7 @@ class AttentionTable:
                 out of order or missing, values that are no attention, or a chunk twice.
         """
         spec = AttentionTable.spec_of(path)
-        with _parquet(path) as file:
-            rows = file.read().replace_schema_metadata()
+        rows = read_table(path, KIND).replace_schema_metadata()
         if not rows.schema.equals(SCHEMA):
             found, valid = (", ".join(f"{f.name} {f.type}" for f in s) for s in (rows.schema, SCHEMA))
             raise InputError(f"{path}: has the columns {found}; an attention table has {valid}")
@@ -205,8 +199,7 @@ class AttentionTable:
     @staticmethod
     def spec_of(path: str | Path) -> AttentionSpec:
         """What a file's attention is of, without reading its rows."""
-        with _parquet(path) as file:
-            text = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+        text = (read_schema(path, KIND).metadata or {}).get(METADATA_KEY)
         if text is None:
             raise InputError(f"{path}: no metadata {METADATA_KEY.decode()}: not written as an attention table")
         try:
@@ -214,17 +207,6 @@ class AttentionTable:
         except ValidationError as error:
             problem = explain(error.errors()[0], AttentionSpec)
             raise InputError(f"{path}: its metadata is not an AttentionSpec ({problem})") from None
-
-
-@contextlib.contextmanager
-def _parquet(path: str | Path) -> Iterator[pq.ParquetFile]:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such attention table")
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: truncated or damaged Parquet ({error})") from None
 
 
 def _check_rows(path: str | Path, spec: AttentionSpec, rows: pa.Table) -> None:

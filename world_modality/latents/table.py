@@ -17,22 +17,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from world_modality.artifacts.files import atomic_path
-from world_modality.artifacts.records import PARQUET_OPTIONS
+from world_modality.artifacts.parquet import read_schema, read_table, row_group_sizes, table_writer
 from world_modality.errors import InputError
 
 METADATA_KEY = b"world_modality.latents"
+KIND = "latent table"
 ROW_GROUP_ROWS = 4096  # a row group closes at the first episode end after so many rows
 
 
@@ -108,17 +107,16 @@ class LatentTable:
             expect: fields of `LatentSpec` with the values they must have, e.g. `{"window": 4}`.
 
         Raises:
-            LatentTableError: there is no such file, it is truncated or damaged, lacks its metadata, has other columns,
-                numbers its frames or episodes wrongly, holds NaN, infinite or all-zero latents, or differs from
-                `expect`.
+            InputError: there is no such file, or it is truncated or damaged.
+            LatentTableError: it lacks its metadata, has other columns, numbers its frames or episodes wrongly, holds
+                NaN, infinite or all-zero latents, or differs from `expect`.
         """
-        file = _open_parquet(path)
-        spec = _read_spec(path, file.schema_arrow)
+        spec = _read_spec(path)
         spec.require(expect or {}, str(path))
-        columns = _read_columns(path, file)
+        columns = read_table(path, KIND)
         _check_columns(path, columns, spec.dim)
         starts = _episode_starts(path, columns)
-        _check_row_groups(path, file, starts, len(columns))
+        _check_row_groups(path, starts, len(columns))
         latents = columns["latent"].combine_chunks().flatten().to_numpy().reshape(-1, spec.dim)
         _check_values(path, latents)
         lengths = np.diff(np.append(starts, len(columns)))
@@ -129,7 +127,7 @@ class LatentTable:
     @staticmethod
     def dim_of(path: str | Path) -> int:
         """Width D of a file's latents, without reading them."""
-        return _read_spec(path, _open_parquet(path).schema_arrow).dim
+        return _read_spec(path).dim
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -204,24 +202,8 @@ def _outside(rows: Tensor, length: int) -> int:
     return int(rows[(rows < 0) | (rows >= length)][0])
 
 
-def _open_parquet(path: str | Path) -> pq.ParquetFile:
-    if not Path(path).is_file():
-        raise LatentTableError(f"{path}: no such latent table")
-    try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise LatentTableError(f"{path}: truncated or not a Parquet file ({error})") from None
-
-
-def _read_columns(path: str | Path, file: pq.ParquetFile) -> pa.Table:
-    try:
-        return file.read()
-    except (pa.ArrowException, OSError) as error:
-        raise LatentTableError(f"{path}: damaged ({error})") from None
-
-
-def _read_spec(path: str | Path, schema: pa.Schema) -> LatentSpec:
-    text = (schema.metadata or {}).get(METADATA_KEY)
+def _read_spec(path: str | Path) -> LatentSpec:
+    text = (read_schema(path, KIND).metadata or {}).get(METADATA_KEY)
     if text is None:
         raise LatentTableError(f"{path}: no metadata {METADATA_KEY.decode()}: not written as a latent table")
     try:
@@ -262,9 +244,8 @@ def _check_numbers(path: str | Path, name: str, found: np.ndarray, expected: np.
         raise LatentTableError(f"{path}: row {row} has {name} {found[row]}, expected {expected[row]}")
 
 
-def _check_row_groups(path: str | Path, file: pq.ParquetFile, starts: np.ndarray, rows: int) -> None:
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    inside = set(np.cumsum(sizes).tolist()) - set(starts.tolist()) - {rows}
+def _check_row_groups(path: str | Path, starts: np.ndarray, rows: int) -> None:
+    inside = set(np.cumsum(row_group_sizes(path, KIND)).tolist()) - set(starts.tolist()) - {rows}
     if inside:
         raise LatentTableError(f"{path}: a row group ends within an episode, at row {min(inside)}")
 
@@ -290,8 +271,8 @@ def _schema(dim: int) -> pa.Schema:
 class LatentWriter:
     """Writes a table episode by episode; see `write_latents`."""
 
-    def __init__(self, writer: pq.ParquetWriter, path: Path, dim: int):
-        self._writer, self._path, self._dim = writer, path, dim
+    def __init__(self, write: Callable[[pa.Table], None], path: Path, dim: int):
+        self._write, self._path, self._dim = write, path, dim
         self._episodes, self._rows, self._pending = 0, 0, []
 
     def write_episode(self, latents: Tensor) -> None:
@@ -315,8 +296,7 @@ class LatentWriter:
     def flush(self) -> None:
         """Close the row group; episodes are whole, so it ends at an episode's end."""
         if self._pending:
-            table = pa.concat_tables(self._pending)
-            self._writer.write_table(table, row_group_size=len(table))
+            self._write(pa.concat_tables(self._pending))
             self._pending = []
 
     def _columns(self, values: np.ndarray) -> pa.Table:
@@ -331,7 +311,7 @@ def write_latents(path: str | Path, spec: LatentSpec) -> Iterator[LatentWriter]:
     """Stream a table to `path`: yields a `LatentWriter`; the file appears, whole, when the block ends without error."""
     metadata = {METADATA_KEY: json.dumps(dataclasses.asdict(spec), sort_keys=True)}
     schema = _schema(spec.dim).with_metadata(metadata)
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as file:
-        writer = LatentWriter(file, Path(path), spec.dim)
+    with table_writer(path, schema) as write:
+        writer = LatentWriter(write, Path(path), spec.dim)
         yield writer
         writer.flush()

@@ -1,14 +1,18 @@
 """Files come into being whole or not at all, whoever is killed while writing them."""
 
+import hashlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from world_modality.artifacts import files
-from world_modality.artifacts.files import atomic_path, read_json, tree_sha256, write_json
+from world_modality.artifacts.files import atomic_path, file_sha256, read_json, tree_sha256, write_json
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -56,6 +60,84 @@ def test_tree_hash_sees_names_and_contents(tmp_path):
     assert tree_sha256(tmp_path / "a") == tree_sha256(tmp_path / "b")
     (tmp_path / "b" / "file").rename(tmp_path / "b" / "other")
     assert tree_sha256(tmp_path / "a") != tree_sha256(tmp_path / "b")
+
+
+def test_a_link_to_a_folder_is_not_passed_over(tmp_path):
+    for name in ("folder", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "folder" / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="folder/linked: a link to a folder, whose files no hash would cover"):
+        tree_sha256(tmp_path / "folder")
+
+
+# ---- each file is hashed once ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """What was hashed so far; a file is settled after a tenth of a second."""
+    names = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(files.hashlib, "file_digest", lambda file, name: names.append(file.name) or digest(file, name))
+    monkeypatch.setattr(files, "SETTLED", 100_000_000)
+    return names
+
+
+def written(path, text):
+    path.write_text(text)
+    time.sleep(0.15)
+    return path
+
+
+def test_a_file_is_hashed_once(hashed, tmp_path):
+    path = written(tmp_path / "file", "content")
+    assert file_sha256(path) == file_sha256(str(path)) == files.text_sha256("content")
+    tree_sha256(tmp_path)
+    assert len(hashed) == 1
+
+
+def test_a_file_written_a_moment_ago_is_hashed_again(hashed, tmp_path):
+    (tmp_path / "file").write_text("content")
+    file_sha256(tmp_path / "file")
+    file_sha256(tmp_path / "file")
+    assert len(hashed) == 2
+
+
+def rewritten_in_place(path):
+    path.write_text("CONTENT")
+
+
+def replaced_by_a_file_of_its_times(path):
+    other = path.with_name("other")
+    other.write_text("CONTENT")
+    shutil.copystat(path, other)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("change", [rewritten_in_place, replaced_by_a_file_of_its_times])
+def test_a_change_that_keeps_size_and_time_of_modification_is_seen(hashed, tmp_path, change):
+    path = written(tmp_path / "file", "content")
+    file_sha256(path)
+    before = path.stat()
+    change(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert file_sha256(path) == files.text_sha256("CONTENT")
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(hashed, tmp_path, monkeypatch):
+    path = written(tmp_path / "file", "content")
+    digest = files.hashlib.file_digest
+
+    def disturbed(file, name):
+        path.write_text("CONTENT")
+        return digest(file, name)
+
+    monkeypatch.setattr(files.hashlib, "file_digest", disturbed)
+    file_sha256(path)
+    monkeypatch.setattr(files.hashlib, "file_digest", digest)
+    path.write_text("another")
+    assert file_sha256(path) == files.text_sha256("another")
 
 
 def test_two_writers_of_one_artifact_do_not_meet(tmp_path, monkeypatch):

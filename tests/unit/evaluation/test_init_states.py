@@ -96,7 +96,7 @@ def test_files_that_do_not_fit_are_refused(scene, tmp_path):
     with pytest.raises(InputError, match="initial state 0 is not the one that was drawn"):
         init_states(WIDE, 1, [path])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="truncated, damaged or no initial states"):
+    with pytest.raises(InputError, match="truncated or damaged Parquet"):
         init_states(WIDE, 1, [path])
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from world_modality.errors import InputError
 from world_modality.latents import table as module
 from world_modality.latents.table import (
     LatentSpec,
@@ -235,7 +236,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("keep", [0, 100, -10])
 def test_a_truncated_file_is_refused(path, keep):
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(LatentTableError, match="truncated or not a Parquet file"):
+    with pytest.raises(InputError, match="truncated or damaged Parquet"):
         LatentTable.open(path)
 
 
@@ -243,7 +244,7 @@ def test_a_flipped_bit_is_refused(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 4] ^= 1
     path.write_bytes(content)
-    with pytest.raises(LatentTableError, match="damaged"):
+    with pytest.raises(InputError, match="truncated or damaged Parquet"):
         LatentTable.open(path)
 
 
