@@ -20,12 +20,12 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from world_modality.artifacts.files import atomic_path, json_text, text_sha256
-from world_modality.artifacts.records import content_sha256, read_record, write_record
+from world_modality.artifacts.records import content_files, content_sha256, read_record, write_record
 from world_modality.artifacts.sources import REPOSITORY, source_hashes
 from world_modality.errors import InputError
 
@@ -52,11 +52,13 @@ class Provenance:
     seeds: dict[str, int]
     source: dict[str, str]  # hash of each source file behind the program
     versions: dict[str, str]  # python and the distributions behind the program
-    content_sha256: str = ""
+    files: dict[str, str]  # of a folder, hash of each file
+    content_sha256: str
     seal: str = field(default="", repr=False)  # hash of all the fields above
 
-    def sealed(self, content_sha256: str) -> Provenance:
-        record = dataclasses.replace(self, content_sha256=content_sha256, seal="")
+    def sealed(self, path: Path) -> Provenance:
+        """The record with the hashes of what was made."""
+        record = dataclasses.replace(self, files=content_files(path), content_sha256=content_sha256(path), seal="")
         return dataclasses.replace(record, seal=record._hash())
 
     def is_intact(self) -> bool:
@@ -114,21 +116,25 @@ def making(
         seeds=dict(seeds or {}),
         source=source_hashes(entry),
         versions={"python": sys.version.split()[0]} | package_versions(*DISTRIBUTIONS),
+        files={},
+        content_sha256="",
     )
     with atomic_path(artifact) as temporary:
         yield temporary
         if temporary.exists():
-            write_record(temporary, dataclasses.asdict(record.sealed(content_sha256(temporary))))
+            write_record(temporary, dataclasses.asdict(record.sealed(temporary)))
 
 
 def examine_all(inputs: Mapping[str, Any], foreign: Collection[str] = ()) -> list[Ingredient]:
-    """Examine every input, and that none was made from another version of a file that is also given.
+    """Examine every input, and that none was made from another version of a file that is also given, or that another
+    was made from.
 
     Raises:
         InputError: naming the offender.
     """
+    seen: dict[Path, Ancestor] = {}
     given = [
-        Ingredient(role, str(path), examine(path, role in foreign) if Path(path).exists() else None)
+        Ingredient(role, str(path), examine(path, role in foreign, seen) if Path(path).exists() else None)
         for role, value in inputs.items()
         if value is not None
         for path in (value if isinstance(value, list | tuple) else [value])
@@ -151,11 +157,12 @@ def _only_of_their_role(ingredients: Collection[Ingredient]) -> dict[str, Ingred
     return {ingredient.role: ingredient for ingredient in ingredients if roles.count(ingredient.role) == 1}
 
 
-def examine(path: str | Path, foreign: bool = False) -> str:
+def examine(path: str | Path, foreign: bool = False, seen: dict[Path, Ancestor] | None = None) -> str:
     """Check an artifact against its own record and its ancestors; returns its content hash.
 
     Args:
         foreign: without a record it is taken for what it is.
+        seen: the ancestors of other artifacts, which it must agree with; its own are added.
 
     Raises:
         InputError: it is damaged, or was made from other files than those that now lie where they lay.
@@ -163,12 +170,19 @@ def examine(path: str | Path, foreign: bool = False) -> str:
     record = read_provenance(path)
     if record is None and foreign:
         return content_sha256(path)
-    for problem in problems_of(path, record):
+    for problem in problems_of(path, record, seen):
         raise InputError(problem)
     return record.content_sha256
 
 
-def problems_of(path: str | Path, record: Provenance | None) -> Iterator[str]:
+class Ancestor(NamedTuple):
+    """What an ancestor is: its content, and for which descendant that was found out first."""
+
+    content_sha256: str
+    descendant: str | Path
+
+
+def problems_of(path: str | Path, record: Provenance | None, seen: dict[Path, Ancestor] | None = None) -> Iterator[str]:
     """What is wrong with an artifact: with its record, its content, or what it was made from."""
     if record is None:
         yield f"{path}: says nothing about what it was made from"
@@ -177,27 +191,54 @@ def problems_of(path: str | Path, record: Provenance | None) -> Iterator[str]:
         yield f"{path}: its provenance was altered: the seal is not {record.seal[:12]}"
         return
     if (found := content_sha256(path)) != record.content_sha256:
-        yield f"{path}: damaged or altered: its content has hash {found[:12]}, expected {record.content_sha256[:12]}"
-    yield from _ancestry_problems(path, record, set())
+        expected = f"expected {record.content_sha256[:12]}{_changes(content_files(path), record.files)}"
+        yield f"{path}: damaged or altered: its content has hash {found[:12]}, {expected}"
+    yield from _ancestry_problems(path, record, {} if seen is None else seen)
 
 
-def _ancestry_problems(path: str | Path, record: Provenance, looked_at: set[Path]) -> Iterator[str]:
-    """Ancestors that no longer are what they were when the artifact was made. Those that are gone are passed over."""
+def _changes(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """Which files of a folder are not what was recorded."""
+    names = {
+        "changed": [name for name in expected if name in found and found[name] != expected[name]],
+        "missing": [name for name in expected if name not in found],
+        "new": [name for name in found if name not in expected],
+    }
+    listed = [f"{how}: {_first_few(which)}" for how, which in names.items() if which]
+    return f" ({'; '.join(listed)})" if listed else ""
+
+
+def _first_few(names: list[str], few: int = 3) -> str:
+    return ", ".join(names[:few]) + (f" and {len(names) - few} more" if len(names) > few else "")
+
+
+def _ancestry_problems(path: str | Path, record: Provenance, seen: dict[Path, Ancestor]) -> Iterator[str]:
+    """Ancestors that are not what they were when the artifact was made, as far as they are there or others knew them.
+
+    Each is held against what every descendant recorded, and followed once.
+    """
     root = record.root(path)
     for ingredient in record.inputs:
-        earlier = root / ingredient.path
-        if ingredient.sha256 is None or earlier in looked_at or not earlier.exists():
+        if ingredient.sha256 is None:
             continue
-        made = read_provenance(earlier)
-        now = made.content_sha256 if made else content_sha256(earlier)
-        if now != ingredient.sha256:
+        earlier = (root / ingredient.path).absolute()
+        made = read_provenance(earlier) if earlier.exists() else None
+        known = seen.get(earlier) or Ancestor(_content_now(earlier, made) or ingredient.sha256, path)
+        if known.content_sha256 != ingredient.sha256:
+            other = "which now has" if earlier.exists() else f"but {known.descendant} was made from it with"
             yield (
                 f"{path}: made from {ingredient.role} {ingredient.path} with content {ingredient.sha256[:12]}, "
-                f"which now has content {now[:12]}"
+                f"{other} content {known.content_sha256[:12]}"
             )
-        elif made:
-            looked_at.add(earlier)
-            yield from _ancestry_problems(earlier, made, looked_at)
+        elif earlier not in seen:
+            seen[earlier] = known
+            if made:
+                yield from _ancestry_problems(root / ingredient.path, made, seen)
+
+
+def _content_now(path: Path, record: Provenance | None) -> str | None:
+    if record:
+        return record.content_sha256
+    return content_sha256(path) if path.exists() else None
 
 
 def read_provenance(path: str | Path) -> Provenance | None:
@@ -212,4 +253,4 @@ def read_provenance(path: str | Path) -> Provenance | None:
     try:
         return Provenance(**record | {"inputs": [Ingredient(**i) for i in record["inputs"]]})
     except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: its provenance is not a record of this project ({error})") from None
+        raise InputError(f"{path}: its provenance is not a record of this version ({error})") from None

@@ -16,7 +16,7 @@ from pathlib import Path
 from world_modality.artifacts.files import text_sha256
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FORMAT = "format 1"  # of the records in artifacts and of content hashes: another makes every artifact anew
+FORMAT = "format 2"  # of the records in artifacts and of content hashes: another rebuilds every artifact
 FIRST_PARTY = ("world_modality", "lerobot_policy_world_modality")
 NOT_HASHED = (
     "world_modality.errors",

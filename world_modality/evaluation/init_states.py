@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from world_modality.artifacts.parquet import read_table, write_table
 from world_modality.errors import InputError
-from world_modality.evaluation.episodes import env_seed, init_state_seed
 from world_modality.experiment.sections import Simulation
 from world_modality.experiment.seeds import env_seed, init_state_seed
 from world_modality.experiment.specs import InitStatesSpec

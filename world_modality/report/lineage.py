@@ -59,7 +59,7 @@ def walk(path: str | Path) -> Iterator[Step]:
     yield from _walk(Ingredient("", artifact.as_posix(), record.content_sha256), 0, set())
 
 
-def _walk(ingredient: Ingredient, depth: int, followed: set[str], root: Path = Path()) -> Iterator[Step]:
+def _walk(ingredient: Ingredient, depth: int, followed: set[Path], root: Path = Path()) -> Iterator[Step]:
     path = root / ingredient.path
     if ingredient.sha256 is None or not path.exists():
         yield Step(depth, ingredient, None, "from a hub" if ingredient.sha256 is None else "no longer there")
@@ -67,13 +67,14 @@ def _walk(ingredient: Ingredient, depth: int, followed: set[str], root: Path = P
     record = read_provenance(path)
     now = record.content_sha256 if record else content_sha256(path)
     note = "" if now == ingredient.sha256 else f"now has content {now[:12]}"
-    if record and record.inputs and ingredient.path in followed:
+    if record and record.inputs and path in followed:
         yield Step(depth, ingredient, None, note or "see above")
         return
-    followed.add(ingredient.path)
     yield Step(depth, ingredient, record, note)
-    for earlier in record.inputs if record and not note else []:
-        yield from _walk(earlier, depth + 1, followed, record.root(path))
+    if record and not note:
+        followed.add(path)
+        for earlier in record.inputs:
+            yield from _walk(earlier, depth + 1, followed, record.root(path))
 
 
 # ---- a whole folder -------------------------------------------------------------------------------------------------
@@ -92,6 +93,8 @@ def verify(results: str | Path) -> Iterator[tuple[Path, list[str]]]:
     for path in artifacts:
         try:
             yield path, list(_rendering_problems(path) if path.name in RENDERED else _problems(path, results))
+        except OSError as error:
+            yield path, [f"{path}: cannot be read ({error.strerror})"]
         except ValueError as error:  # unreadable in one way or another
             yield path, [f"{path}: {str(error).removeprefix(f'{path}: ').splitlines()[0]}"]
 

@@ -1,14 +1,16 @@
 """Every artifact says what it was made from, and whoever reads it notices damage, swaps and stale ancestors."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from world_modality.artifacts import provenance
 from world_modality.artifacts.files import write_json
-from world_modality.artifacts.provenance import examine, examine_all, making, read_provenance
+from world_modality.artifacts.provenance import Ingredient, examine, examine_all, making, read_provenance
 from world_modality.artifacts.records import content_sha256, read_content
 from world_modality.errors import InputError
 from world_modality.report.lineage import described_by, verify, walk
@@ -161,6 +163,43 @@ def test_a_folder_from_elsewhere_is_taken_for_what_it_is_where_it_may_come_from_
     assert [(i.role, i.sha256) for i in record.inputs] == [("dataset", content_sha256("foreign")), ("encoder", None)]
 
 
+def diamond():
+    """`left` and `right` were made from one dataset, which was another one each time; `right`'s lies there now."""
+    make("dataset")
+    make("left.json", dataset=Path("dataset"))
+    make("dataset", "another")
+    make("right.json", dataset=Path("dataset"))
+
+
+@pytest.fixture
+def careless(monkeypatch):
+    """A program that does not examine its inputs, as an older or a foreign one may."""
+    found = lambda inputs, foreign: [Ingredient(r, str(p), content_sha256(p)) for r, p in inputs.items()]  # noqa: E731
+    monkeypatch.setattr(provenance, "examine_all", found)
+    yield
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("order", [("left", "right"), ("right", "left")])
+@pytest.mark.parametrize("gone", [False, True])
+def test_two_ancestors_that_were_made_from_two_versions_of_a_third_are_noticed(careless, monkeypatch, order, gone):
+    diamond()
+    top = make("top.json", **{role: Path(f"{role}.json") for role in order})
+    monkeypatch.setattr(provenance, "examine_all", examine_all)
+    if gone:
+        shutil.rmtree("dataset")
+    with pytest.raises(InputError, match=r"\.json: made from dataset dataset with content .* content"):
+        examine(top)
+
+
+def test_two_inputs_that_were_made_from_two_versions_of_a_third_are_refused_even_where_it_is_gone():
+    diamond()
+    shutil.rmtree("dataset")
+    examine("left.json")
+    with pytest.raises(InputError, match=r"right\.json: made from dataset dataset with content .* left\.json"):
+        examine_all({"left": Path("left.json"), "right": Path("right.json")})
+
+
 def test_one_of_several_inputs_of_a_role_contradicts_nothing():
     blocks = [make(f"block_{i}.jsonl", str(i)) for i in range(2)]
     make("videos", blocks=blocks)
@@ -187,6 +226,41 @@ def test_parquet_keeps_its_data_metadata_and_row_groups():
     assert file.read()["index"].to_pylist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array(["ab", "c"]), "column is string"),
+        (pa.array([b"ab", b"c"]), "column is binary"),
+        (pa.array([[1, 2], [3]]), "column is list<.*>"),
+        (pa.array([[[1], [2]], [[3], [4]]], pa.list_(pa.list_(pa.int64()), 2)), "column is fixed_size_list"),
+        (pa.array([{"x": 1}, {"x": 2}]), "column is struct"),
+        (pa.array([1, None]), "column has missing values"),
+        (pa.array([[1, 2], None], pa.list_(pa.int64(), 2)), "column has missing values"),
+        (pa.array([[1, 2], [None, 3]], pa.list_(pa.int64(), 2)), "column has missing values"),
+    ],
+)
+def test_a_table_of_what_has_no_fixed_width_is_refused(column, message):
+    """Its bytes would be those of another table as well: ["ab", "c"] and ["a", "bc"], [1] and [1, missing]."""
+    pq.write_table(pa.table({"column": column}), "a.parquet")
+    with pytest.raises(InputError, match=rf"a\.parquet: {message}.*valid: numbers, booleans and fixed-size lists"):
+        content_sha256("a.parquet")
+
+
+def test_numbers_and_booleans_in_fixed_size_lists_are_hashed_whatever_the_row_groups():
+    lists = pa.array([[[1, 2]], [[3, 4]], [[5, 6]]], pa.list_(pa.list_(pa.int8(), 2), 1))
+    table = pa.table({"flag": [True, False, True], "half": pa.array([1, 2, 3], pa.float16()), "lists": lists})
+    for size in (1, 3):
+        pq.write_table(table, f"{size}.parquet", row_group_size=size)
+    assert content_sha256("1.parquet") == content_sha256("3.parquet")
+    pq.write_table(table.slice(0, 2), "2.parquet")
+    assert content_sha256("2.parquet") != content_sha256("3.parquet")
+
+
+def test_the_hash_of_a_table_is_what_it_always_was():
+    write(Path("a.parquet"))
+    assert content_sha256("a.parquet") == "6bac437c38172557d2d2091cd0f88c15ebbe1680be42313f7901259afee0bf50"
+
+
 # ---- walking back and verifying -------------------------------------------------------------------------------------
 
 
@@ -209,6 +283,23 @@ def test_walking_back_ends_at_the_demonstrations(results):
     ]
 
 
+def test_an_ancestor_that_was_not_followed_the_first_time_is_followed_the_next(careless):
+    make("origin")
+    make("dataset", "first", origin=Path("origin"))
+    make("left.json", dataset=Path("dataset"))
+    make("dataset", "another", origin=Path("origin"))
+    make("right.json", dataset=Path("dataset"))
+    steps = walk(make("top.json", left=Path("left.json"), right=Path("right.json")))
+    assert [(s.depth, s.ingredient.path, s.note[:15]) for s in steps] == [
+        (0, "top.json", ""),
+        (1, "left.json", ""),
+        (2, "dataset", "now has content"),
+        (1, "right.json", ""),
+        (2, "dataset", ""),
+        (3, "origin", ""),
+    ]
+
+
 def test_a_file_in_an_artifact_is_described_by_it(results):
     assert described_by("results/ckpt/seed_0/sub/weights.safetensors") == Path("results/ckpt/seed_0")
 
@@ -227,6 +318,32 @@ def problems():
 def test_a_whole_results_folder_is_verified(results):
     assert len(list(verify("results"))) == 4
     assert problems() == {}
+
+
+def test_the_damaged_files_of_a_folder_are_named(results):
+    folder = Path("results/ckpt/seed_0")
+    with (folder / "sub" / "weights.safetensors").open("a") as file:
+        file.write("more")
+    [[problem]] = problems().values()
+    assert problem.startswith("results/ckpt/seed_0: damaged or altered: ")
+    assert problem.endswith(" (changed: sub/weights.safetensors)")
+    (folder / "config.json").unlink()
+    for name in "abcde":
+        (folder / name).touch()
+    [[problem]] = problems().values()
+    assert problem.endswith(" (changed: sub/weights.safetensors; missing: config.json; new: a, b, c and 2 more)")
+
+
+def test_a_record_of_another_version_is_named(results):
+    path = Path("results/ckpt/seed_0/provenance.json")
+    write_json(path, {k: v for k, v in json.loads(path.read_text()).items() if k != "files"})
+    [message] = problems()["results/ckpt/seed_0"]
+    assert "its provenance is not a record of this version" in message
+
+
+def test_a_link_to_nowhere_is_found_and_the_rest_is_verified(results):
+    Path("results/broken.json").symlink_to("nowhere.json")
+    assert problems() == {"results/broken.json": ["results/broken.json: cannot be read (No such file or directory)"]}
 
 
 def swap(a, b):
