@@ -172,7 +172,7 @@ def test_content_hashes_stand_as_long_as_the_format_does(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"b": 1, "a": "x"}\n')
     (tmp_path / "a.svg").write_text("<svg></svg>\n")
     hashes = {name: content_sha256(tmp_path / name)[:12] for name in ("folder", "a.json", "a.jsonl", "a.svg")}
-    assert library.FORMAT == "format 1"
+    assert library.FORMAT == "format 2"
     assert (text_sha256("a")[:12], file_sha256(tmp_path / "a.svg")[:12]) == ("ca978112ca1b", "6d6ddf6160db")
     assert hashes == {
         "folder": "72f967882b3d",
