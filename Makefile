@@ -21,7 +21,7 @@ setup:  ## system packages, .venv with the locked versions, LIBERO's assets
 
 decision: setup  ## the whole experiment, ending in results/decision.txt and its figures
 	@python scripts/tools/clear_stale_lock.py
-	@snakemake --quiet host reason -- all
+	@snakemake --quiet host reason --keep-going -- all
 	@printf '\n'; cat results/decision.txt
 
 why: setup  ## what would be made anew, and because of which key, source or file

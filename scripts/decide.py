@@ -3,10 +3,6 @@
 Reads `pickup.json`, `plan.json`, `fairness.json`, the evaluations of every option in `run` and of those scheduled, and
 how well their Prophets predict; writes `decision.json` (`decision.tree.Verdict`) and `decision.txt`, whose first
 line is the token. An unfair or incomplete comparison writes nothing.
-
-Judges success counts from elsewhere as well, with the thresholds of `config.yaml`, and prints the text:
-
-    python scripts/decide.py --counts docs/published_counts.yaml
 """
 
 import argparse
@@ -16,17 +12,14 @@ from world_modality.artifacts.files import write_json, write_text
 from world_modality.artifacts.provenance import making
 from world_modality.artifacts.records import read_content
 from world_modality.decision.evaluations import read_evaluation
-from world_modality.decision.published import judge, read_counts
-from world_modality.decision.published import render as render_published
 from world_modality.decision.tree import Pickup, decide
 from world_modality.examination.foresight import read_foresight
-from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.plan import Plan
 from world_modality.experiment.specs import DecisionSpec, spec_argument
 from world_modality.program import existing, run
 from world_modality.report.decision_text import render
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--pickup", type=existing, required=True, help="pickup.json of the checkpoint")
 parser.add_argument("--plan", type=existing, required=True, help="plan.json of the checkpoint")
 parser.add_argument("--fairness", type=existing, required=True, help="fairness.json of the audit")
@@ -36,20 +29,9 @@ parser.add_argument("--spec", type=spec_argument(DecisionSpec), required=True, h
 parser.add_argument("--output-json", type=Path, required=True, help="decision.json to write")
 parser.add_argument("--output-text", type=Path, required=True, help="decision.txt to write")
 
-published = argparse.ArgumentParser(description=__doc__.splitlines()[0], add_help=False)
-published.add_argument("--counts", type=existing, help="per-task counts (YAML), in place of all the rest")
-
 
 def main() -> None:
-    by_hand, rest = published.parse_known_args()
-    if by_hand.counts:
-        decision = load_experiment(default_config()).decision
-        print(render_published(judge(read_counts(by_hand.counts), decision)), end="")
-    else:
-        decide_experiment(parser.parse_args(rest))
-
-
-def decide_experiment(arguments: argparse.Namespace) -> None:
+    arguments = parser.parse_args()
     inputs = {name: getattr(arguments, name) for name in ("pickup", "plan", "fairness", "evaluations")}
     inputs |= {"foresights": arguments.foresights} if arguments.foresights else {}
     with making(arguments.output_json, __file__, inputs, arguments.spec) as output:

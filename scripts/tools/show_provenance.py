@@ -14,7 +14,7 @@ from pathlib import Path
 from world_modality.artifacts.files import json_text
 from world_modality.artifacts.provenance import read_provenance
 from world_modality.program import run
-from world_modality.report.lineage import Step, described_by, walk
+from world_modality.report.lineage import Ancestor, described_by, walk
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("artifact", type=Path, metavar="FILE", help="an artifact, or a file in one")
@@ -30,7 +30,7 @@ def main() -> None:
         print(line(step))
 
 
-def line(step: Step) -> str:
+def line(step: Ancestor) -> str:
     ingredient, record = step.ingredient, step.record
     parts = [f"{ingredient.role}: {ingredient.path}" if ingredient.role else ingredient.path]
     parts += [f"content {ingredient.sha256[:12]}"] if ingredient.sha256 else []

@@ -368,7 +368,7 @@ MODULES = {
     "lerobot_policy_world_modality/prophet.py": POLICY_CODE,
     "world_modality/examination/prophet_quality.py": {"measure_prophet"},
     "world_modality/artifacts/provenance.py": NOTHING,
-    "world_modality/decision/published.py": {"decide"},
+    "world_modality/decision/published.py": NOTHING,
     "world_modality/report/rebuild.py": NOTHING,
     "world_modality/artifacts/records.py": NOTHING,
     "world_modality/data/replay.py": {"replay_demonstrations"},

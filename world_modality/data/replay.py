@@ -28,7 +28,7 @@ from world_modality.simulation.libero import LiberoSimulation, init_state_sha256
 
 
 @dataclass(frozen=True)
-class Episode:
+class RecordedEpisode:
     """A recorded episode: the seed of its reset, the hash of the state it began with, and its rows of the dataset."""
 
     seed: int
@@ -68,7 +68,7 @@ def object_positions(folder: str | Path, episodes_per_task: int | None = None) -
     return ObjectPositions(dataset_fingerprint(dataset), np.array(index, np.int64), *found)
 
 
-def recorded_episodes(dataset: LeRobotDataset, folder: Path) -> list[tuple[dict[str, Any], list[Episode]]]:
+def recorded_episodes(dataset: LeRobotDataset, folder: Path) -> list[tuple[dict[str, Any], list[RecordedEpisode]]]:
     """What `recording.json` says of each task, with the task's episodes: its successful attempts, in order.
 
     Raises:
@@ -80,13 +80,13 @@ def recorded_episodes(dataset: LeRobotDataset, folder: Path) -> list[tuple[dict[
     if [attempt["steps"] for attempt in attempts] != [end - start for start, end in bounds]:
         raise RecordingError(f"{folder}: its episodes are not those of {RECORDING}")
     episodes = iter(
-        [Episode(a["seed"], a["init_state_sha256"], range(*b)) for a, b in zip(attempts, bounds, strict=True)]
+        [RecordedEpisode(a["seed"], a["init_state_sha256"], range(*b)) for a, b in zip(attempts, bounds, strict=True)]
     )
     return [(task, [next(episodes) for a in task["attempts"] if a["success"]]) for task in tasks]
 
 
 def replay(
-    simulation: LiberoSimulation, episode: Episode, states: np.ndarray, actions: np.ndarray
+    simulation: LiberoSimulation, episode: RecordedEpisode, states: np.ndarray, actions: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Positions (3,) [m] of bowl and plate at each state (n, 8) of an episode, before its action (n, 7) is taken.
 

@@ -26,7 +26,7 @@ from world_modality.experiment.sections import (
     Demonstrations,
     Encoder,
     EncoderWeights,
-    Evaluation,
+    EvaluationSettings,
     Figures,
     Hyperparameters,
     ImageKey,
@@ -94,7 +94,7 @@ class Experiment(Section):
     vlm: Vlm
     policy: Policy
     training: Training
-    evaluation: Evaluation
+    evaluation: EvaluationSettings
     decision: Decision
     budget: Budget
     costs: dict[Scale, Costs] = Field(description="by scale; not known at one that is not listed")

@@ -272,7 +272,7 @@ class Training(Hyperparameters):
     loader_workers: int = Field(ge=0, description="processes that load batches; changes no weights")
 
 
-class Evaluation(Section):
+class EvaluationSettings(Section):
     """Closed-loop rollouts from LIBERO's benchmark initial states, the same for every option."""
 
     tasks: Naturals = Field(description="task ids to evaluate")

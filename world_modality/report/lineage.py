@@ -14,20 +14,19 @@ from world_modality.artifacts.records import FOLDER_RECORD, content_sha256, read
 from world_modality.decision.tree import Verdict
 from world_modality.errors import InputError
 from world_modality.examination.attention_patterns import AttentionReport
-from world_modality.report import attention_text
-from world_modality.report import decision_text as verdict
+from world_modality.report import attention_text, decision_text
 
 DRAWINGS = ("dag.svg", "rulegraph.svg")  # of `make dag`
 # Texts have no record: each is what the JSON beside it says.
 RENDERED = {
-    "decision.txt": lambda content: verdict.render(Verdict.model_validate(content)),
+    "decision.txt": lambda content: decision_text.render(Verdict.model_validate(content)),
     "attention.txt": lambda content: attention_text.render(AttentionReport.model_validate(content)),
 }
 KINDS = (".json", ".jsonl", ".parquet", ".svg")
 
 
 @dataclass(frozen=True)
-class Step:
+class Ancestor:
     """One artifact on the way back: how deep, the part it played, its record, and what is wrong with it now."""
 
     depth: int
@@ -52,25 +51,25 @@ def described_by(path: str | Path) -> Path:
     raise InputError(f"{path}: neither it nor a folder it lies in says what it was made from")
 
 
-def walk(path: str | Path) -> Iterator[Step]:
+def walk(path: str | Path) -> Iterator[Ancestor]:
     """The artifact, then what it was made from, depth first; what several were made from is followed once."""
     artifact = described_by(path)
     record = read_provenance(artifact)
     yield from _walk(Ingredient("", artifact.as_posix(), record.content_sha256), 0, set())
 
 
-def _walk(ingredient: Ingredient, depth: int, followed: set[Path], root: Path = Path()) -> Iterator[Step]:
+def _walk(ingredient: Ingredient, depth: int, followed: set[Path], root: Path = Path()) -> Iterator[Ancestor]:
     path = root / ingredient.path
     if ingredient.sha256 is None or not path.exists():
-        yield Step(depth, ingredient, None, "from a hub" if ingredient.sha256 is None else "no longer there")
+        yield Ancestor(depth, ingredient, None, "from a hub" if ingredient.sha256 is None else "no longer there")
         return
     record = read_provenance(path)
     now = record.content_sha256 if record else content_sha256(path)
     note = "" if now == ingredient.sha256 else f"now has content {now[:12]}"
     if record and record.inputs and path in followed:
-        yield Step(depth, ingredient, None, note or "see above")
+        yield Ancestor(depth, ingredient, None, note or "see above")
         return
-    yield Step(depth, ingredient, record, note)
+    yield Ancestor(depth, ingredient, record, note)
     if record and not note:
         followed.add(path)
         for earlier in record.inputs:

@@ -113,7 +113,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """The experiment as its config files give it, and the jobs behind the targets, whether or not they would run."""
 
     experiment: Experiment
@@ -125,7 +125,7 @@ def plan(
     directory: Path,
     configfiles: Sequence[Path] = (),
     snakefile: Path = REPOSITORY / "Snakefile",
-) -> Plan:
+) -> JobPlan:
     """What Snakemake plans for some targets in an experiment's folder."""
     settings = ConfigSettings(configfiles=[path.resolve() for path in configfiles])
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -140,7 +140,7 @@ def plan(
         workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
         workflow._build_dag()
         jobs = sorted((_job(job, workflow.dag) for job in workflow.dag.jobs), key=lambda job: job.outputs)
-        return Plan(workflow.globals["experiment"], jobs)
+        return JobPlan(workflow.globals["experiment"], jobs)
 
 
 def _job(job, dag) -> Job:
@@ -294,7 +294,7 @@ def _listed(jobs: Sequence[Job]) -> list[str]:
     return lines
 
 
-def hidden_jobs(planned: Plan, directory: Path, configfiles: Sequence[Path]) -> list[Job]:
+def hidden_jobs(planned: JobPlan, directory: Path, configfiles: Sequence[Path]) -> list[Job]:
     """Jobs that the branch may add to a plan; none where the checkpoint has chosen and stands."""
     checkpoint = next((job for job in planned.jobs if job.rule == CHECKPOINT), None)
     if checkpoint is None or not checkpoint.needed:

@@ -90,7 +90,7 @@ def test_what_is_no_yaml_is_refused(tmp_path):
 
 
 def test_the_documented_example_is_printed_within_a_terminal():
-    command = [sys.executable, REPOSITORY / "scripts" / "decide.py", "--counts", EXAMPLE]
+    command = [sys.executable, REPOSITORY / "scripts" / "tools" / "judge_counts.py", EXAMPLE]
     text = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout
     assert text.startswith("WRIST_EXPERIMENT_PENDING\nNON_INFERIOR  E2 : E0  branch wrist")
     assert "Not paired" in text
