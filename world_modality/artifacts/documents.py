@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,13 +26,25 @@ class Document(BaseModel):
         """Read the document, without its record.
 
         Raises:
-            InputError: it is missing or malformed; the message names the first offending key.
+            InputError: as `read_document`.
         """
-        try:
-            return cls.model_validate(read_content(path))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "content"
-            raise InputError(f"{path}: not a {Path(path).name}: {where}: {first['msg']}") from None
+        return read_document(cls, path, f"a {Path(path).name}")
+
+
+def read_document[Model: BaseModel](model: type[Model], path: str | Path, kind: str) -> Model:
+    """Read a JSON artifact as a model, without its record.
+
+    Args:
+        kind: what a message says it is not: "an evaluation".
+
+    Raises:
+        InputError: it is missing, truncated or malformed; the message names the first offending key.
+    """
+    try:
+        return model.model_validate_json(json.dumps(read_content(path)))  # strictness differs for what is not JSON
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise InputError(f"{path}: not {kind}: {where}: {first['msg']}") from None

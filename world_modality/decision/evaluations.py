@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from world_modality.artifacts.documents import read_document
 from world_modality.errors import InputError
 from world_modality.evaluation.episodes import Episode
 from world_modality.experiment.sections import OptionName
@@ -98,13 +99,9 @@ def read_evaluation(path: str | Path) -> Evaluation:
     """
     path = Path(path)
     try:
-        evaluation = Evaluation.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ComparisonError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise ComparisonError(f"{path}: not an evaluation: {where}: {first['msg']}") from None
+        evaluation = read_document(Evaluation, path, "an evaluation")
+    except InputError as error:
+        raise ComparisonError(str(error)) from None
     if path.name != evaluation.name:
         raise ComparisonError(f"{path}: holds what {evaluation.name} should hold; was the file renamed or swapped?")
     _check_episodes(evaluation)

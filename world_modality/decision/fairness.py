@@ -24,7 +24,8 @@ TRAINING = ("batch_size", "dataset", "optimizer", "rename_map", "sample_weightin
 # What each part of a row lets a checkpoint differ in, with all that is below it; "_" ends the beginning of a name.
 WORLD = ("policy.type", "policy.world_", "inputs.encoder", "inputs.latents")
 CAMERAS = ("policy.world_image_keys", "policy.world_latent_dim", "inputs.latents")
-BLANK = ("preprocessor.blank_images.",)
+BLANK_STEP = "blank_images"
+BLANK = (f"preprocessor.{BLANK_STEP}.",)
 SCHEDULE = {
     "learning_rate": ("training.optimizer.lr", "training.scheduler.peak_lr", "policy.optimizer_lr"),
     "warmup_steps": ("training.scheduler.num_warmup_steps", "policy.scheduler_warmup_steps"),
@@ -75,16 +76,23 @@ def read_trained(folder: Path) -> Trained:
 
 
 def _processor(folder: Path, name: str) -> dict[str, Any]:
-    """The steps of a processor by name, each with its settings and the hash of its statistics."""
-    steps = {}
-    for step in read_json(folder / name)["steps"]:
+    """The steps of a processor, each with its settings and the hash of its statistics, and their order.
+
+    A name that returns is numbered: `normalizer_processor#2`. A blank_images at the start is left out of the order, in
+    which every other step then stands as it would without it.
+    """
+    steps = read_json(folder / name)["steps"]
+    order = [step.get("registry_name") or step["class"] for step in steps]
+    facts: dict[str, Any] = {"order": order[1:] if order[:1] == [BLANK_STEP] else order}
+    for position, (step_name, step) in enumerate(zip(order, steps, strict=True)):
+        earlier = order[:position].count(step_name)
         state = step.get("state_file")
-        steps[step["registry_name"]] = {
+        facts[f"{step_name}#{earlier + 1}" if earlier else step_name] = {
             "present": True,
             "config": step["config"],
             "statistics": file_sha256(folder / state) if state else None,
         }
-    return steps
+    return facts
 
 
 def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

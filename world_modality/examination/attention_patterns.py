@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-from pydantic import Field, ValidationError
+from pydantic import Field
 from scipy import stats
 
-from world_modality.artifacts.records import read_content
+from world_modality.artifacts.documents import read_document
 from world_modality.errors import InputError
 from world_modality.examination.attention import EPISODE, AttentionSpec, AttentionTable
-from world_modality.experiment.sections import OptionName, Section, explain
+from world_modality.experiment.sections import OptionName, Section
 
 PHASES = ("first quarter", "second quarter", "third quarter", "last quarter")  # of an episode's length
 CONFIDENCE = 0.95
@@ -98,12 +98,9 @@ def read_report(path: str | Path) -> AttentionReport:
     """Read `attention.json`.
 
     Raises:
-        InputError: it is malformed.
+        InputError: it is missing or malformed.
     """
-    try:
-        return AttentionReport.model_validate(read_content(path))
-    except ValidationError as error:
-        raise InputError(f"{path}: not an attention.json: {explain(error.errors()[0], AttentionReport)}") from None
+    return read_document(AttentionReport, path, "an attention.json")
 
 
 # ---- from rows to numbers -------------------------------------------------------------------------------------------

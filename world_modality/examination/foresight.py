@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from world_modality.artifacts.records import read_content
+from world_modality.artifacts.documents import read_document
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Camera, Cameras, ImageKey, OptionName, PositiveInt, Seed
 
@@ -134,14 +134,7 @@ def read_foresight(path: str | Path) -> Foresight:
         InputError: it is missing, malformed, contradicts itself or has another option's name.
     """
     path = Path(path)
-    try:
-        foresight = Foresight.model_validate(read_content(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise InputError(f"{path}: not a foresight: {where}: {first['msg']}") from None
+    foresight = read_document(Foresight, path, "a foresight")
     if path.name != foresight.name:
         raise InputError(f"{path}: holds what {foresight.name} should hold; was the file renamed or swapped?")
     return foresight

@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from world_modality.artifacts.files import read_text
 from world_modality.artifacts.provenance import Ingredient, Provenance, problems_of, read_provenance
-from world_modality.artifacts.records import FOLDER_RECORD, content_sha256, read_content
+from world_modality.artifacts.records import FOLDER_RECORD, content_sha256
 from world_modality.decision.tree import Verdict
 from world_modality.errors import InputError
-from world_modality.examination.attention_patterns import AttentionReport
+from world_modality.examination.attention_patterns import read_report
 from world_modality.report import attention_text, decision_text
 
 DRAWINGS = ("dag.svg", "rulegraph.svg")  # of `make dag`
 # Texts have no record: each is what the JSON beside it says.
 RENDERED = {
-    "decision.txt": lambda content: decision_text.render(Verdict.model_validate(content)),
-    "attention.txt": lambda content: attention_text.render(AttentionReport.model_validate(content)),
+    "decision.txt": lambda source: decision_text.render(Verdict.read(source)),
+    "attention.txt": lambda source: attention_text.render(read_report(source)),
 }
 KINDS = (".json", ".jsonl", ".parquet", ".svg")
 
@@ -122,5 +123,5 @@ def _rendering_problems(path: Path) -> Iterator[str]:
     source = path.with_suffix(".json")
     if not source.is_file():
         yield f"{path}: {source.name}, which it was rendered from, is missing"
-    elif RENDERED[path.name](read_content(source)) != path.read_text(encoding="utf-8"):
+    elif RENDERED[path.name](source) != read_text(path):
         yield f"{path}: is not what {source.name} says"

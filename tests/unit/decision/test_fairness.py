@@ -116,6 +116,52 @@ TAMPERED = {
 }
 
 
+def change_steps(change):
+    """Change the steps of the preprocessor by their names."""
+
+    def tamper(folder):
+        content = read_json(folder / "policy_preprocessor.json")
+        named = {step["registry_name"]: step for step in content["steps"]}
+        order = [step["registry_name"] for step in content["steps"]]
+        content["steps"] = [named.get(name, {"registry_name": name, "config": {}}) for name in change(order)]
+        write_json(folder / "policy_preprocessor.json", content)
+
+    return tamper
+
+
+def swapped(order, one="normalizer_processor", other="device_processor"):
+    return [{one: other, other: one}.get(name, name) for name in order]
+
+
+def unblanked(order):
+    return [name for name in order if name != "blank_images"]
+
+
+STEPS = {
+    "a step twice": (lambda order: [*order, "normalizer_processor"], "preprocessor.normalizer_processor#2."),
+    "two steps swapped": (swapped, "preprocessor.order is ['"),
+    "a step less": (lambda order: [n for n in order if n != "tokenizer_processor"], "preprocessor.order is ['"),
+    "blanked twice": (lambda order: ["blank_images"] * 2 + unblanked(order), "preprocessor.blank_images#2."),
+    "blanked at the end": (lambda order: [*unblanked(order), "blank_images"], "preprocessor.order is ['"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), STEPS.values(), ids=list(STEPS))
+def test_another_order_or_number_of_steps_is_refused_by_name(checkpoints, change, message):
+    change_steps(change)(checkpoints["S0"])
+    with pytest.raises(ComparisonError) as error:
+        audited(checkpoints)
+    assert f"ckpt_S0/seed_0: {message}" in str(error.value)
+
+
+def test_a_step_without_a_registered_name_goes_by_its_class(checkpoints):
+    for folder in checkpoints.values():
+        content = read_json(folder / "policy_postprocessor.json")
+        content["steps"].append({"class": "somewhere.Step", "config": {}})
+        write_json(folder / "policy_postprocessor.json", content)
+    assert audited(checkpoints)["shared"]["postprocessor.order"][-1] == "somewhere.Step"
+
+
 @pytest.mark.parametrize("message", TAMPERED)
 @pytest.mark.parametrize("option", ["E2", "S0"])
 def test_any_other_difference_is_refused_by_its_key(checkpoints, option, message):

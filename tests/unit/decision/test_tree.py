@@ -406,7 +406,7 @@ def test_a_truncated_or_missing_file_is_refused(tmp_path):
     with pytest.raises(ComparisonError, match="cannot be read"):
         read_evaluation(path)
     path.write_text(json.dumps(content("E0", 0, 5))[:-100])
-    with pytest.raises(ComparisonError, match="not an evaluation"):
+    with pytest.raises(ComparisonError, match="not a whole JSON file"):
         read_evaluation(path)
 
 
