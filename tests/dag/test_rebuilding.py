@@ -5,6 +5,7 @@ are Snakemake's own, of a folder where nothing is made yet: an artifact is reach
 command differ from those of the plan before the edit.
 """
 
+import ast
 import copy
 import fnmatch
 import shutil
@@ -239,17 +240,30 @@ def leaves(model, prefix=""):
 ALL_LEAVES = sorted(leaves(Experiment))
 
 
-@pytest.mark.parametrize("leaf", ALL_LEAVES)
-def test_every_key_states_what_an_edit_of_it_makes_anew(leaf):
-    assert fnmatch.filter(KEYS, leaf), f"say in KEYS what an edit of {leaf} makes anew"
+def test_every_key_states_what_an_edit_of_it_makes_anew():
+    assert [leaf for leaf in ALL_LEAVES if not fnmatch.filter(KEYS, leaf)] == [], "say in KEYS what an edit makes anew"
+
+
+@pytest.fixture(scope="module")
+def jobs_before(tmp_path_factory):
+    """jobs_before(CONFIG): most edits begin at one of few configs, each planned once."""
+    planned = {}
+
+    def jobs_before(config):
+        text = yaml.safe_dump(config)
+        if text not in planned:
+            planned[text] = jobs_by_output(tmp_path_factory.mktemp("before"), config)
+        return planned[text]
+
+    return jobs_before
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_an_edit_makes_anew_what_is_stated_and_nothing_else(tmp_path, key):
+def test_an_edit_makes_anew_what_is_stated_and_nothing_else(tmp_path, jobs_before, key):
     value, stated, *start = KEYS[key]
     always = {"decision": {"wrist_experiment": "always"}}
     base = merged(merged(copy.deepcopy(CONFIG), always), start[0] if start else {})
-    before = jobs_by_output(tmp_path, base)
+    before = jobs_before(base)
     whole = isinstance(value, dict) and "source" in value
     edit = change(key.rpartition(".")[0] if whole else key, value)
     after = jobs_by_output(tmp_path, merged(copy.deepcopy(base), edit))
@@ -397,33 +411,44 @@ MODULES = {
 }
 
 
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """A copy of the sources."""
+    folder = tmp_path_factory.mktemp("repository")
+    for name in ("scripts", "world_modality", "lerobot_policy_world_modality"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
 @pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A copy of the sources that may be edited."""
-    for folder in ("scripts", "world_modality", "lerobot_policy_world_modality"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(sources, "REPOSITORY", tmp_path)
-    yield tmp_path
-    forget()
-
-
-def forget():
-    sources._code_sha256.cache_clear()
-    sources._first_party_imports.cache_clear()
+def repository(copied, monkeypatch):
+    """The copy, to edit; it is as it was afterwards."""
+    texts = {path: path.read_text() for path in copied.rglob("*.py")}
+    monkeypatch.setattr(sources, "REPOSITORY", copied)
+    yield copied
+    for path, text in texts.items():
+        path.write_text(text)
 
 
 def told():
-    forget()
     return {rule: sources.source_code(program) for rule, program in PROGRAMS.items()}
 
 
+def library():
+    """Every module of the library, and the `__init__` of every package within it, by its path in the repository."""
+    folders = ("world_modality", "lerobot_policy_world_modality")
+    files = {path.relative_to(REPOSITORY) for folder in folders for path in (REPOSITORY / folder).rglob("*.py")}
+    packages = {path for path in files if path.name == "__init__.py" and len(path.parts) > 2}
+    return files - packages, packages
+
+
 def test_every_module_states_what_an_edit_of_it_makes_anew():
-    modules = [p for folder in ("world_modality", "lerobot_policy_world_modality") for p in Path(folder).glob("*.py")]
-    assert sorted(MODULES) == sorted(
-        p.relative_to(REPOSITORY).as_posix()
-        for folder in ("world_modality", "lerobot_policy_world_modality")
-        for p in (REPOSITORY / folder).glob("*.py")
-    ), modules
+    assert sorted(MODULES) == sorted(map(str, library()[0]))
+
+
+def test_a_package_holds_no_code_of_its_own():
+    for path in library()[1]:
+        assert [type(node) for node in ast.parse((REPOSITORY / path).read_text()).body] == [ast.Expr], path
 
 
 def test_every_rule_names_the_program_it_runs(tmp_path):

@@ -42,7 +42,7 @@ def source_hashes(entry_point: str | Path) -> dict[str, str]:
     """Hash of each file behind a program (a path relative to the repository), by its path in the repository."""
     entry = REPOSITORY / entry_point
     files = {entry, *(_module_file(module) for module in import_closure(entry))}
-    return {path.relative_to(REPOSITORY).as_posix(): _code_sha256(path)[:16] for path in sorted(files)}
+    return {path.relative_to(REPOSITORY).as_posix(): _code_sha256(_text(path))[:16] for path in sorted(files)}
 
 
 def import_closure(*entry_points: str | Path) -> set[str]:
@@ -50,16 +50,21 @@ def import_closure(*entry_points: str | Path) -> set[str]:
     found: set[str] = set()
     waiting = [REPOSITORY / entry for entry in entry_points]
     while waiting:
-        for module in _first_party_imports(waiting.pop()):
+        path = waiting.pop()
+        for module in _first_party_imports(path, _text(path)):
             if module not in found and module not in NOT_HASHED:
                 found.add(module)
                 waiting.append(_module_file(module))
     return found
 
 
-@functools.cache
-def _code_sha256(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache  # by what a file holds: only an edited file is parsed again
+def _code_sha256(code: str) -> str:
+    tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _has_docstring(
             node
@@ -76,9 +81,9 @@ def _has_docstring(node: ast.AST) -> bool:
 
 
 @functools.cache
-def _first_party_imports(path: Path) -> frozenset[str]:
+def _first_party_imports(path: Path, code: str) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
