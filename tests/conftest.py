@@ -6,11 +6,13 @@ And one finished smoke experiment for all that need one.
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).parents[1]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
@@ -91,7 +93,11 @@ def run_smoke(environment, smoke_command):
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory, run_smoke):
-    """The folder of a finished smoke experiment, both branches of the tree included; $SMOKE: one for several tiers."""
-    directory = Path(os.environ.get("SMOKE") or tmp_path_factory.mktemp("smoke"))
-    run_smoke(directory, "all")
-    return directory
+    """A finished smoke experiment, both branches of the tree included, to do anything with.
+
+    It is a copy of the one in $SMOKE, which tiers that run at the same time share: whoever comes first runs it.
+    """
+    shared = Path(os.environ.get("SMOKE") or tmp_path_factory.mktemp("shared") / "smoke")
+    with FileLock(f"{shared}.lock"):
+        run_smoke(shared, "all")
+    return shutil.copytree(shared, tmp_path_factory.mktemp("smoke") / "smoke", symlinks=True)
