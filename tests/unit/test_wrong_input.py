@@ -691,8 +691,12 @@ def test_a_pickup_with_an_impossible_value_is_refused(judged, refusal):
 
 def test_a_malformed_decision_is_not_drawn(desk, refusal):
     (desk.tmp / "decision.json").write_text('{"token": "YES"}')
-    flags = {"decision": recorded(desk.tmp / "decision.json"), "spec": desk.experiment.figures.model_dump_json()}
-    line = refusal("scripts/plot_success.py", flags | {"output": desk.tmp / "out" / "success.svg"})
+    flags = {
+        "figure": "success",
+        "data": recorded(desk.tmp / "decision.json"),
+        "output": desk.tmp / "out" / "success.svg",
+    }
+    line = refusal("scripts/plot_figure.py", flags | {"spec": desk.experiment.figures.model_dump_json()})
     assert "decision.json: not a decision.json: token: Input should be 'VOID_BASELINE_TOO_WEAK', " in line
 
 
