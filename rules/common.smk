@@ -14,7 +14,8 @@ from world_modality.experiment.branches import judged_options
 # simulators and loaders, and sums would depend on them.
 #
 # Snakemake compares a job's params as a *set* of values without their names: params 64 and 4 that become 4 and 64 are
-# the same to it. So a rule's params are its spec (or its flags) in one string, and its source in another.
+# the same to it. So a rule's params are its spec (or its flags) in one string, and its source in another. It forgets
+# params that are a function of a job's inputs: they follow from wildcards and config alone.
 shell.prefix(
     f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     f" PYTHONPATH={shlex.quote(str(workflow.basedir))} SCRIPTS={shlex.quote(f'{workflow.basedir}/scripts')}"

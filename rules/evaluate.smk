@@ -59,10 +59,12 @@ rule evaluate_policy:
         spec=lambda wildcards: experiment.rollout_spec(
             wildcards.option, wildcards.task
         ).model_dump_json(),
-        block=lambda wildcards, input: flags(
+        block=lambda wildcards: flags(
             first=experiment.block(wildcards.block).start,
             count=len(experiment.block(wildcards.block)),
-            init_states=list(input.init_states),
+            init_states=inputs.init_states(
+                experiment, wildcards.task, [wildcards.block]
+            ),
         ),
         source=source_code("scripts/evaluate_policy.py"),
     message:
@@ -98,8 +100,11 @@ rule record_videos:
         spec=lambda wildcards: experiment.rollout_spec(
             wildcards.option, wildcards.task
         ).model_dump_json(),
-        flags=lambda wildcards, input: flags(
-            size=experiment.evaluation.video_size, init_states=list(input.init_states)
+        flags=lambda wildcards: flags(
+            size=experiment.evaluation.video_size,
+            init_states=inputs.init_states(
+                experiment, wildcards.task, experiment.blocks()
+            ),
         ),
         source=source_code("scripts/record_videos.py"),
     message:

@@ -25,8 +25,11 @@ rule compare_attention:
 rule plot_figure:
     """Plot one of the figures."""
     input:
-        data=lambda wildcards: inputs.drawn(
-            experiment, wildcards.figure, compared_options
+        data=lambda wildcards: inputs.drawn(experiment, wildcards.figure),
+        scheduled=lambda wildcards: (
+            inputs.foresights(experiment, scheduled_options())
+            if wildcards.figure == "prophet"
+            else []
         ),
     output:
         paths.figure(),
@@ -40,7 +43,7 @@ rule plot_figure:
     message:
         "Plot the figure: {wildcards.figure}"
     shell:
-        'python "$SCRIPTS"/plot_figure.py --figure {wildcards.figure} --data {input.data} --spec {params.spec:q}'
+        'python "$SCRIPTS"/plot_figure.py --figure {wildcards.figure} --data {input.data} {input.scheduled} --spec {params.spec:q}'
         " --output {output} 2>&1 | tee {log}"
 
 

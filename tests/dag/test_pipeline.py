@@ -85,7 +85,7 @@ def test_what_the_budget_leaves_out_is_not_planned(tmp_path):
         f"{o}/seed" for o in ("E0", "E2", "S0")
     }
     assert outputs(jobs, "encode_latents") == {"results/latents_front.parquet"}
-    assert ("plot_plan", "results/figures/plan.svg") in jobs
+    assert ("plot_figure", "results/figures/plan.svg") in jobs
 
 
 def test_the_costs_of_a_config_file_or_of_the_command_line_win(tmp_path):

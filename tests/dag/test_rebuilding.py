@@ -353,7 +353,9 @@ MODULES = {
     "world_modality/data/dataset.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/decision/tree.py": JUDGED | PLOTTED,
     "world_modality/data/demonstrations.py": RECORDED | {"replay_demonstrations"},
-    "world_modality/artifacts/documents.py": JUDGED | PLOTTED,
+    "world_modality/artifacts/documents.py": JUDGED
+    | PLOTTED
+    | {"audit_fairness", "compare_attention", "measure_prophet"},
     "world_modality/latents/encoder.py": ENCODED | POLICY_CODE,
     "world_modality/errors.py": NOTHING,
     "world_modality/evaluation/episodes.py": EVALUATED,
@@ -381,6 +383,7 @@ MODULES = {
     "world_modality/progress.py": NOTHING,
     "lerobot_policy_world_modality/prophet.py": POLICY_CODE,
     "world_modality/examination/prophet_quality.py": {"measure_prophet"},
+    "world_modality/artifacts/parquet.py": NOTHING,
     "world_modality/artifacts/provenance.py": NOTHING,
     "world_modality/decision/published.py": NOTHING,
     "world_modality/report/rebuild.py": NOTHING,

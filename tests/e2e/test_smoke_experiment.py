@@ -111,7 +111,7 @@ def test_the_figures_are_drawn(smoke):
 def test_what_the_plan_chose_is_what_was_run(smoke):
     plan = read_json(smoke / "results/plan.json")
     assert plan["chosen"] == read_json(smoke / "results/pickup.json")["scheduled"] == ["A"]
-    assert [stage["name"] for stage in plan["stages"]] == ["latents_wrist", "ckpt_A/seed_0", "eval_A/seed_0"]
+    assert plan["stages"] == []  # nobody has measured what a stage costs at smoke scale
 
 
 def test_the_attention_of_front_and_wrist_is_compared(smoke):

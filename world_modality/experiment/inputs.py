@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from world_modality.experiment import paths
 from world_modality.experiment.config import Experiment
@@ -92,14 +92,10 @@ def attention_blocks(experiment: Experiment, option: str) -> list[str]:
     return [paths.block_attention(option, s, task, block) for s in seeds for task in tasks for block in blocks]
 
 
-def drawn(experiment: Experiment, figure: str, options: Callable[[], Iterable[str]]) -> list[str]:
-    """What a figure is drawn from.
-
-    Args:
-        options: those that are compared; asked for only where the figure needs them, as it may have to wait for them.
-    """
+def drawn(experiment: Experiment, figure: str) -> list[str]:
+    """What a figure is drawn from; `prophet` also from the foresights of the options that the tree schedules."""
     if figure == "prophet":
-        return foresights(experiment, options())
+        return foresights(experiment, experiment.known_options())
     return [{"success": paths.DECISION, "plan": paths.PLAN, "attention": paths.ATTENTION}[figure]]
 
 

@@ -60,12 +60,6 @@ def test_foresight_is_measured_where_episodes_are_held_out_of_options_with_a_pro
     assert inputs.foresights(experiment(demonstrations={"held_out_per_task": 0}), ["E2"]) == []
 
 
-def test_only_the_figure_of_the_prophets_asks_which_options_are_compared():
-    def options():
-        raise AssertionError("asked")
-
-    assert inputs.drawn(experiment(), "success", options) == ["results/decision.json"]
-    assert inputs.drawn(experiment(), "prophet", lambda: ["E2", "A"]) == [
-        "results/prophet_E2.json",
-        "results/prophet_A.json",
-    ]
+def test_a_figure_is_drawn_from_the_artifact_it_shows():
+    assert inputs.drawn(experiment(), "success") == ["results/decision.json"]
+    assert inputs.drawn(experiment(), "prophet") == ["results/prophet_E2.json"]
