@@ -1,7 +1,7 @@
 """LeRobot plugin: the policy type `smolvla_world` and the processor step `blank_images`.
 
-LeRobot finds it by the name of its distribution (`lerobot_policy_*`) and imports this module, which registers both; the
-policy class itself is imported when LeRobot builds one.
+LeRobot finds the plugin by the name of its distribution (`lerobot_policy_*`) and imports this module, which registers
+both. The policy class itself is imported only when LeRobot builds such a policy.
 """
 
 from .configuration_smolvla_world import SmolVLAWorldConfig, seen_image_keys

@@ -2,12 +2,12 @@
 
 Non-obvious behaviours of LeRobot:
 
-* `config.json` in a checkpoint is this dataclass. So the encoder is named here, and a local one by its path: build it
-  once and leave it in place.
+* `config.json` in a checkpoint is this dataclass. So it names the encoder, and a local one by its path: build it once
+  and leave it in place.
 * Command-line overrides are parsed by type: `--policy.world_image_keys='["observation.images.image"]'`.
 * A policy with `empty_cameras` lists them among its images, but fills them in itself.
-* `input_features` is empty until `make_policy` fills it from the dataset, so what depends on it is checked in
-  `validate_features`, which SmolVLA calls when it is built.
+* `input_features` is empty until `make_policy` fills it from the dataset. So `validate_features`, which SmolVLA calls
+  when it is built, checks what depends on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lerobot_policy_world_modality.prophet import MEMORIES
 
 
 def seen_image_keys(config: SmolVLAConfig) -> list[str]:
-    """Image keys that a SmolVLA is shown, in its order: all but its empty cameras."""
+    """Image keys of what a SmolVLA is shown, in its own order: all images but the empty cameras."""
     empty = {f"{OBS_IMAGES}.empty_camera_{i}" for i in range(config.empty_cameras)}
     return [key for key in config.image_features if key not in empty]
 
@@ -30,11 +30,11 @@ def seen_image_keys(config: SmolVLAConfig) -> list[str]:
 @PreTrainedConfig.register_subclass("smolvla_world")
 @dataclass
 class SmolVLAWorldConfig(SmolVLAConfig):
-    """SmolVLA's fields, and the world modality's; the sizes default to those of the published V-JEPA 2 ViT-g.
+    """SmolVLA's fields and those of the world modality; sizes default to those of the published V-JEPA 2 ViT-g.
 
     Attributes:
         world_image_keys: image keys of the cameras whose latents are predicted, in the order of concatenation.
-        world_encoder: V-JEPA 2 folder or hub id that encodes the cameras at rollout; the one the latents come from.
+        world_encoder: folder or hub id of the V-JEPA 2 that encodes the cameras at rollout and made the latents.
         world_encoder_revision: hub commit of the encoder; None for a folder.
         world_encoder_sha256: hash of the encoder's weights; training takes it from the latents.
         world_encoder_image_size: side of the square the frames are resized to [px]; training takes it from the latents.
@@ -45,14 +45,14 @@ class SmolVLAWorldConfig(SmolVLAConfig):
         world_prophet_width: width of Prophet's transformer.
         world_prophet_layers: layers of Prophet's transformer.
         world_heads: attention heads of Prophet and of the cross-attention.
-        world_loss_weight: lambda_world, weight of the world loss beside the action loss.
+        world_loss_weight: lambda_world, weight of the world loss, which is added to the action loss.
         world_memory: what the policy attends to, a key of `lerobot_policy_world_modality.prophet.MEMORIES`.
-        world_image_key_rollout: the camera that is seen at rollout in place of the one world camera trained on (a
-            distribution shift); None for the same.
+        world_image_key_rollout: image key of a camera that replaces the one world camera at rollout (a distribution
+            shift); None for the camera trained on.
         world_latents: latent tables to train on, one per world image key, in that order; unused at rollout.
 
     Raises:
-        ValueError: a value is impossible; the message names the field and what is valid.
+        ValueError: a value is impossible; names the field and what is valid.
     """
 
     world_image_keys: list[str] = field(default_factory=list)
@@ -113,10 +113,10 @@ class SmolVLAWorldConfig(SmolVLAConfig):
             )
 
     def validate_features(self) -> None:
-        """SmolVLA's own checks, and that every world camera is an image of the dataset or environment.
+        """Make SmolVLA's own checks, and check that every world camera is an image of the dataset or environment.
 
         Raises:
-            ValueError: a world image key is none of them.
+            ValueError: a world image key is not among those images.
         """
         super().validate_features()
         named = {"world_image_keys": self.world_image_keys, "world_image_key_rollout": self.rollout_image_keys}

@@ -1,20 +1,20 @@
 """SmolVLA that attends to a predicted future of its world cameras: LeRobot policy type `smolvla_world`.
 
-In training, latents come from a table by the frames' global index; at rollout, from the frames themselves, through the
-encoder that made the table. Prophet predicts the next K latents, and the action expert's output attends to them just
+In training, latents are looked up in a table by the frames' global index. At rollout, the encoder that made the table
+encodes the frames themselves. Prophet predicts the next K latents, and the action expert's output attends to them just
 before `action_out_proj`, through a gate that starts shut.
 
 Non-obvious behaviours of LeRobot:
 
-* SmolVLA is not copied. A forward pre-hook on `model.action_out_proj` fires in training and at every denoising step;
-  with the gate at 0 the policy equals SmolVLA bit for bit.
-* The world modules are built after SmolVLA and on a forked random stream, so that with one seed SmolVLA's weights, and
+* SmolVLA's code is not copied. Instead a forward pre-hook on `model.action_out_proj` fires in training and at every
+  denoising step; with the gate at 0 the policy equals SmolVLA bit for bit.
+* The world modules are built after SmolVLA and on a forked random stream. So with the same seed SmolVLA's weights, and
   whatever is drawn after them, are those of a plain `smolvla`.
-* `batch["index"]` survives LeRobot's preprocessing; of a dataset's other extra columns none does.
-* Images reach the policy as uint8 / 255. Turned back, they are the very pixels the table was encoded from.
+* `batch["index"]` survives LeRobot's preprocessing; none of a dataset's other extra columns does.
+* Images reach the policy as uint8 / 255. Converted back, they are exactly the pixels the table was encoded from.
 * `SmolVLAPolicy.__init__` calls `reset()` before the world modules exist.
-* `from_pretrained` is not strict: missing weights are a logged warning. Here a checkpoint holds all world weights, or
-  none (a plain `smolvla`, to start from).
+* `from_pretrained` is not strict: it only logs a warning about missing weights. Here a checkpoint must hold all world
+  weights, or none (a plain `smolvla` to start from).
 * One call of `select_action` or `predict_action_chunk` is one control step: it sees exactly one frame per camera.
 """
 
@@ -51,7 +51,7 @@ WORLD_MODULES = ("prophet.", "cross_attention.")  # prefixes of the weights that
 
 
 class Attention(NamedTuple):
-    """What the action expert pays attention to in one denoising step."""
+    """What the action expert attends to in one denoising step."""
 
     weights: Tensor  # (B, heads, chunk, K), sums to 1 over K
     memory: Tensor  # (B, K, D) in standard units
@@ -61,8 +61,8 @@ class Attention(NamedTuple):
 class SmolVLAWorldPolicy(SmolVLAPolicy):
     """SmolVLA with a world modality.
 
-    Train it after `attach_latents`, or with `config.world_latents` set. The frozen encoder and the table are no part of
-    its state dict: the encoder is loaded when a rollout first needs it.
+    Train it after `attach_latents`, or with `config.world_latents` set. The frozen encoder and the table are not part
+    of its state dict: the encoder is loaded when a rollout first needs it.
     """
 
     config_class = SmolVLAWorldConfig
@@ -85,9 +85,9 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             )
         projection.register_forward_pre_hook(self._attend)
         self._memory: Tensor | None = None
-        self._heard: list[Attention] | None = None  # of whoever listens
+        self._heard: list[Attention] | None = None  # a list while `listening`
         self._logs_world = True
-        self.encoder_is_verified = False  # set by a caller that has compared the encoder's files itself
+        self.encoder_is_verified = False  # a caller sets it that has compared the encoder's files itself
         self._latents: LatentTable | None = None
         self._encoder: VideoEncoder | None = None
 
@@ -95,13 +95,13 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         """Forget the episode: its queued actions and its frames."""
         super().reset()
         self._frames: dict[str, deque[Tensor]] = {}
-        self._predictions: list[Tensor] = []  # of the episode so far, each (B, K, D), where they are exchanged
-        self.draw = torch.Generator().manual_seed(0)  # for a random memory; seed it anew before a chunk to repeat one
+        self._predictions: list[Tensor] = []  # (B, K, D) each, of the episode so far; kept if the memory exchanges
+        self.draw = torch.Generator().manual_seed(0)  # for a random memory; seed it again to repeat a chunk
 
     # ---- attending to a memory ----------------------------------------------------------------------------------
 
     def _attend(self, _projection, features: tuple[Tensor]) -> tuple[Tensor]:
-        """The hook: what `action_out_proj` projects has attended to the memory."""
+        """The hook: let the input of `action_out_proj` attend to the memory first."""
         if self._memory is None:
             raise RuntimeError("smolvla_world has no memory here: call the policy, not its model")
         if self._heard is not None:
@@ -140,11 +140,11 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
     def attach_latents(self, table: LatentTable) -> None:
         """Train on the latents of `table`: those of `config.world_image_keys`, joined in that order.
 
-        The configuration remembers which encoder made them, for the rollout to use no other. A policy whose latents
-        were standardized before (a checkpoint) keeps that standardization.
+        The configuration records which encoder made them, so that a rollout uses no other. A policy that already has a
+        standardization (from a checkpoint) keeps it.
 
         Raises:
-            InputError: the table is not of the policy's cameras, window, encoder or width; the message says which.
+            InputError: the table has another camera, window, encoder or width than the policy; names which.
         """
         config = self.config
         keys = [spec.image_key for spec in table.specs]
@@ -166,7 +166,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         self._latents = table
 
     def _look_up(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Past latents (B, T_ctx, D), future latents (B, K, D) and which of these exist (B, K), of a training batch."""
+        """A training batch's past latents (B, T_ctx, D), future ones (B, K, D), and which of these exist (B, K)."""
         if "index" not in batch:
             raise InputError(f"the batch has no `index` to look latents up by, only {', '.join(sorted(batch))}")
         if self._latents is None:
@@ -183,7 +183,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         return self._memory_of_batch(batch, self.prophet(history), self.prophet.standardize(future))
 
     def _memory_of_batch(self, batch: dict[str, Tensor], predicted: Tensor, future: Tensor) -> Tensor:
-        """Draws are a function of the batch's frames: a resumed training repeats them, and no other stream moves."""
+        """Draws depend on the batch's frames alone: a resumed training repeats them, and no other stream moves."""
         index = batch["index"].flatten().cpu().numpy()
         draw = torch.Generator().manual_seed(zlib.crc32(index.tobytes()))
         candidates = predicted[:, None].expand(-1, len(predicted), -1, -1)  # sample p, offered to every sample b
@@ -192,13 +192,13 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
     def forward(
         self, batch: dict[str, Tensor], noise: Tensor | None = None, time: Tensor | None = None, reduction: str = "mean"
     ) -> tuple[Tensor, dict]:
-        """Action loss + lambda_world * world loss, and SmolVLA's log with the world modality's floats beside it.
+        """Action loss + lambda_world * world loss, and SmolVLA's log with the world modality's floats added.
 
-        `loss` in the log stays SmolVLA's action loss, comparable with a plain smolvla's; `world_loss` is Prophet's and
-        `copy_last` that of predicting no change, in one unit (masked cosine distance); `gate` is tanh(gate).
+        `loss` in the log stays SmolVLA's action loss, comparable with a plain smolvla's. `world_loss` is Prophet's loss
+        and `copy_last` that of predicting no change, both as a masked cosine distance. `gate` is tanh(gate).
 
         Raises:
-            InputError: the batch has no `index`, or no latents are attached or configured.
+            InputError: the batch has no `index`, or latents are neither attached nor configured.
             FloatingPointError: the memory is not finite.
         """
         history, future, valid = self._look_up(batch)
@@ -214,9 +214,9 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
 
     @contextmanager
     def unlogged(self) -> Iterator[None]:
-        """Within the block `forward` logs nothing of the world modality: to read a value off a GPU is to wait for it.
+        """Keep `forward` from logging the world modality in the block: reading a value off a GPU means waiting for it.
 
-        LeRobot's training loop averages the log's floats over every update, so they are there unless asked otherwise.
+        LeRobot's training loop averages the log's floats over every update, so `forward` logs them by default.
         """
         self._logs_world = False
         try:
@@ -228,14 +228,14 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
 
     @property
     def watches_world(self) -> bool:
-        """Whether a rollout needs the world cameras: some memories do not depend on what they see."""
+        """Whether a rollout needs the world cameras; some memories do not depend on what these see."""
         return self._kind.sees
 
     def observe_world(self, batch: dict[str, Tensor]) -> None:
         """See one control step: keep a frame of each world camera, (B, 3, H, W), uint8 or float in [0, 1].
 
-        The first frame of an episode stands in for those before it, as in the table. For steps on which no action is
-        asked for; `select_action` and `predict_action_chunk` do it themselves.
+        The first frame of an episode stands in for those before it, as in the table. Call this for steps on which you
+        ask for no action; `select_action` and `predict_action_chunk` call it themselves.
 
         Raises:
             InputError: a world camera is missing, or the batch size changed within an episode.
@@ -270,7 +270,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         return self.chunk_attending_to(self._online_memory(len(batch[OBS_STATE])), batch, noise, **kwargs)
 
     def chunk_attending_to(self, memory: Tensor, batch: dict[str, Tensor], noise: Tensor | None = None, **kwargs):
-        """The action chunk (B, chunk_size, action_dim), normalized, under a given memory (B, K, D)."""
+        """The normalized action chunk (B, chunk_size, action_dim) when attending to a given memory (B, K, D)."""
         with self._attending_to(memory):
             return super()._get_action_chunk(batch, noise, **kwargs)
 
@@ -288,7 +288,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         return self.memory_from(MemorySources(predicted, torch.stack(self._predictions), self.draw))
 
     def online_history(self) -> Tensor:
-        """Past latents (B, T_ctx, D) of the frames seen, as a table of this episode would hold them (float16)."""
+        """Past latents (B, T_ctx, D) of the frames seen, rounded to float16 as in a table of this episode."""
         latents = []
         for key in self.config.rollout_image_keys:
             windows = last_windows(torch.stack(tuple(self._frames[key])), self.config.world_window)
@@ -311,7 +311,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         return self._encoder
 
     def _check_encoder(self, encoder: VideoEncoder) -> None:
-        """Hash the weights of the encoder, which takes long with a published one, and refuse any other."""
+        """Hash the encoder's weights (slow for a published one), and refuse any encoder but the one trained with."""
         found, expected = encoder.identity()["encoder_sha256"], self.config.world_encoder_sha256
         if found != expected:
             raise InputError(
@@ -323,7 +323,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
 
     @classmethod
     def _load_as_safetensor(cls, model, model_file: str, map_location: str, strict: bool):
-        """LeRobot's loading, refusing a checkpoint that holds only some of the world modality's weights."""
+        """Load as LeRobot does, but refuse a checkpoint that holds only some of the world modality's weights."""
         with safe_open(model_file, framework="pt") as weights:
             stored = {name for name in weights.keys() if name.startswith(WORLD_MODULES)}  # noqa: SIM118
         wanted = {name for name in model.state_dict() if name.startswith(WORLD_MODULES)}
@@ -334,14 +334,14 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
 
 @torch.no_grad()
 def world_effect(policy: SmolVLAWorldPolicy, batch: dict[str, Tensor], noise: Tensor | None = None) -> dict[str, float]:
-    """Whether a trained world path is alive, on a preprocessed training batch.
+    """Whether the world path of a trained policy has an effect, measured on a preprocessed training batch.
 
     Args:
         noise: (B, chunk_size, max_action_dim) flow noise; drawn where None.
 
     Returns:
-        `gate`, |tanh(gate)|, and `action_change_rms`, how much the normalized actions change (root mean square over the
-        whole chunk) when the memory is zeroed.
+        `gate`, which is |tanh(gate)|, and `action_change_rms`, how much the normalized actions change (root mean square
+        over the whole chunk) when the memory is zeroed.
     """
     policy.eval()
     memory = policy.training_memory(batch)

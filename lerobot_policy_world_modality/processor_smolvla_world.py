@@ -1,11 +1,11 @@
-"""Pre- and postprocessing of `smolvla_world`, which is SmolVLA's, and the step that blinds a policy.
+"""Pre- and postprocessing of `smolvla_world`, the same as SmolVLA's, and the step that blinds a policy.
 
 Non-obvious behaviours of LeRobot:
 
-* A pipeline is saved as the registered names of its steps, and loaded by whoever imported them: `lerobot-eval` imports
-  this package, so a checkpoint whose preprocessor blanks its images stays blind there.
-* The state files of a saved pipeline are numbered by the position of their steps; all steps are saved together, so one
-  more at the start does no harm.
+* A pipeline is saved as the registered names of its steps, and any program that has imported the steps can load it.
+  `lerobot-eval` imports this package, so a checkpoint whose preprocessor blanks its images stays blind there.
+* The state files of a saved pipeline are numbered by the position of their steps. All steps are saved together, so an
+  additional one at the start does no harm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .configuration_smolvla_world import SmolVLAWorldConfig
 def make_smolvla_world_pre_post_processors(
     config: SmolVLAWorldConfig, dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None
 ):
-    """SmolVLA's pre- and postprocessor (LeRobot finds this function by its name)."""
+    """SmolVLA's pre- and postprocessor. LeRobot finds this function by its name."""
     return make_smolvla_pre_post_processors(config, dataset_stats=dataset_stats)
 
 
@@ -45,6 +45,6 @@ class BlankImagesProcessorStep(ObservationProcessorStep):
 
 
 def insert_blank_images(preprocessor: PolicyProcessorPipeline) -> None:
-    """Make a preprocessor blank every image before anything else; one that does already is left as it is."""
+    """Make a preprocessor blank every image before anything else; one that already does so is left as it is."""
     if not any(isinstance(step, BlankImagesProcessorStep) for step in preprocessor.steps):
         preprocessor.steps = [BlankImagesProcessorStep(), *preprocessor.steps]

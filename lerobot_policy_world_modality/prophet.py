@@ -2,14 +2,15 @@
 
 Non-obvious behaviours:
 
-* Latents are standardised per dimension inside `Prophet`, and everything it hands out stays in those units: V-JEPA's
-  mean latent dwarfs what changes from frame to frame, so raw cosines are nearly 1 whatever is predicted.
-* Prophet's head starts at zero: an untrained Prophet predicts that nothing changes, exactly the copy-last baseline.
-* The world loss is the cosine of predicted latents, not of predicted changes, whose length it would leave untrained: on
-  held-out episodes of the embedded scale, trained on changes it stays at 0.39 beside copy-last's 0.41, trained on
-  latents it reaches 0.20. And copying the last latent, the baseline that matters, has no direction of change to score;
-  as it is, one function scores both. The length of a latent stays free: compare predictions by cosine, not by MSE.
-* `nn.TransformerEncoder` copies one layer's initial weights into all of them, so the layers are built one by one.
+* `Prophet` standardizes latents per dimension, and everything it returns stays in those units. V-JEPA's mean latent
+  dwarfs what changes from frame to frame, so the cosine of raw latents is nearly 1 whatever is predicted.
+* Prophet's head starts at zero, so an untrained Prophet predicts no change: it is exactly the copy-last baseline.
+* The world loss takes the cosine of predicted latents, not of predicted changes. A cosine of changes would leave their
+  length untrained: on held-out episodes of the embedded scale, Prophet trained that way stays at a loss of 0.39, with
+  copy-last at 0.41, while trained on latents it reaches 0.20. Nor could it score copy-last, the baseline that matters,
+  whose change has no direction. A cosine of latents scores both with one function, but leaves the length of a latent
+  free: compare predictions by cosine, not by MSE.
+* `nn.TransformerEncoder` copies one layer's initial weights into all layers, so we build the layers one by one.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from world_modality.errors import InputError
 
 @dataclass(frozen=True)
 class MemorySources:
-    """What a memory can be made of, all in standard units.
+    """What a memory can be made from, all in standard units.
 
     Attributes:
         predicted: (B, K, D) Prophet's prediction.
-        candidates: (P, B, K, D) predictions that a sample's may be exchanged for: in training those of the whole batch,
-            at rollout those of the episode so far; its own among them, and alone where the memory exchanges nothing.
-        draw: generator on the CPU, for what is random.
-        future: (B, K, D) the latents that really follow; None at rollout, where nobody knows them.
+        candidates: (P, B, K, D) predictions that may replace a sample's own: in training those of the whole batch, at
+            rollout those of the episode so far. Its own is among them, and the only one if the memory exchanges none.
+        draw: generator on the CPU for anything random.
+        future: (B, K, D) the latents that really follow; None at rollout, where they are unknown.
     """
 
     predicted: Tensor
@@ -43,7 +44,7 @@ class MemorySources:
 
 
 def _random(sources: MemorySources) -> Tensor:
-    """Standard normal noise: the units of standardized latents."""
+    """Standard normal noise, the scale of standardized latents."""
     return torch.randn(sources.predicted.shape, generator=sources.draw).to(sources.predicted)
 
 
@@ -58,14 +59,14 @@ def _rms(memory: Tensor) -> Tensor:
 
 
 def _shuffled(sources: MemorySources) -> Tensor:
-    """For each sample one of its candidates, drawn at random."""
+    """For each sample, one of its candidates at random."""
     count, batch = sources.candidates.shape[:2]
     chosen = torch.randint(count, (batch,), generator=sources.draw)
     return sources.candidates[chosen, torch.arange(batch)]
 
 
 def _sign_flipped(sources: MemorySources) -> Tensor:
-    """Half of the dimensions with the other sign, the same half always."""
+    """The prediction with the sign flipped in a random half of the dimensions, which is always the same half."""
     signs = torch.randint(2, (sources.predicted.shape[-1],), generator=torch.Generator().manual_seed(0)) * 2 - 1
     return sources.predicted * signs.to(sources.predicted)
 
@@ -78,12 +79,12 @@ def _true_future(sources: MemorySources) -> Tensor:
 
 @dataclass(frozen=True)
 class Memory:
-    """A kind of memory: how it is made, and what it needs for that.
+    """A kind of memory: how it is made, and what that needs.
 
     Attributes:
-        of: makes (B, K, D) of the sources.
-        sees: it depends on what the world cameras see.
-        exchanges: it takes predictions of other samples or moments, which must be kept for it.
+        of: makes the memory (B, K, D) from the sources.
+        sees: whether it depends on what the world cameras see.
+        exchanges: whether it takes predictions of other samples or moments, which must then be kept.
     """
 
     of: Callable[[MemorySources], Tensor]
@@ -91,7 +92,7 @@ class Memory:
     exchanges: bool = False
 
 
-# What the policy attends to. A new way to corrupt the memory is a row.
+# What the policy attends to. To corrupt the memory in a new way, add a row.
 MEMORIES = {
     "predicted": Memory(lambda sources: sources.predicted),
     "zero": Memory(lambda sources: torch.zeros_like(sources.predicted), sees=False),
@@ -104,7 +105,7 @@ MEMORIES = {
 
 
 class Prophet(nn.Module):
-    """Predicts the next latents of the world cameras from the last ones: a transformer with one learned query a frame.
+    """Predicts the next latents of the world cameras from the last: a transformer with a learned query per frame.
 
     Args:
         dim: width D of the latents, all world cameras together.
@@ -136,7 +137,7 @@ class Prophet(nn.Module):
         """Fix the mean and standard deviation (D,) of the training latents.
 
         Raises:
-            InputError: a shape is not (D,), a mean is not finite or a standard deviation not positive.
+            InputError: a shape is not (D,), a value is not finite, or a standard deviation is not positive.
         """
         for name, value in (("mean", mean), ("std", std)):
             if value.shape != (self.dim,) or not value.isfinite().all():
@@ -175,17 +176,19 @@ def _transformer_layer(width: int, heads: int) -> nn.TransformerEncoderLayer:
 
 
 class GatedCrossAttention(nn.Module):
-    """Lets a policy's features attend to a memory: y = x + tanh(gate) * attention(x, memory), with the gate at 0 first.
+    """Lets a policy's features attend to a memory: y = x + tanh(gate) * attention(x, memory). The gate starts at 0.
 
-    So a policy starts as exactly the policy it would be without a memory (Flamingo, arXiv:2204.14198, section 2.2). The
-    projections have biases that start as a Linear's do, not at zero as MultiheadAttention's: a memory of zeros is then
-    a constant input. Were it a missing one, nothing would be attended to, no gradient would reach the gate nor, the
-    gate being 0, anything else, and the capacity control would never leave its start.
+    So a policy starts as exactly the policy it would be without a memory (Flamingo, arXiv:2204.14198, section 2.2).
+
+    The biases of the projections start as a Linear's do, not at zero as MultiheadAttention's do. With them a memory of
+    zeros is a constant input. With biases of zero it would be no input at all: the attention would be zero, so no
+    gradient would reach the gate, and since the gate is 0 none would reach anything else. The capacity control, which
+    attends to zeros, would never leave its start.
 
     Args:
         dim: width E of the features.
         memory_dim: width D of the memory.
-        heads: attention heads; a divisor of `dim`.
+        heads: attention heads; must divide `dim`.
 
     Raises:
         InputError: `dim` is not a multiple of `heads`.
@@ -216,10 +219,10 @@ class GatedCrossAttention(nn.Module):
 
 
 def require_finite(memory: Tensor) -> Tensor:
-    """The memory (B, K, D) itself.
+    """Return the memory (B, K, D) as it is, once checked.
 
     Raises:
-        FloatingPointError: it holds NaN or infinity; names the rows of the batch.
+        FloatingPointError: the memory holds NaN or infinity; names the rows of the batch.
     """
     broken = (~memory.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
     if broken:
@@ -233,7 +236,7 @@ def cosine_distance(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, valid: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of values (B, K) where valid, over everything or over `dim`; 0 where nothing is valid."""
+    """Mean of the valid values (B, K), over everything or over `dim`; 0 where none is valid."""
     if dim is None:
         values, valid, dim = values.flatten(), valid.flatten(), 0
     return values.masked_fill(~valid, 0).sum(dim) / valid.sum(dim).clamp_min(1)

@@ -1,18 +1,18 @@
 """Small networks that stand in for published ones at embedded scale, saved in the published format.
 
-A small V-JEPA 2 stands in for facebook/vjepa2-*, a small SmolVLM for HuggingFaceTB/SmolVLM2-*. Both are folders that
-`from_pretrained` loads, so every later stage runs the code it runs on the published ones. A folder depends on its spec
-alone: same spec, same bytes (no paths, no times), on one machine and torch version.
+A small V-JEPA 2 stands in for facebook/vjepa2-*, a small SmolVLM for HuggingFaceTB/SmolVLM2-*. `from_pretrained` loads
+both folders, so every later stage runs the same code as with the published networks. A folder depends on its spec
+alone: on one machine and torch version, the same spec gives the same bytes (no paths, no times).
 
 Non-obvious behaviours of transformers and LeRobot:
 * LeRobot's SmolVLA reads only the config, the tokenizer and the processor of its VLM when `load_vlm_weights=False`;
   the policy's own seed draws the weights. So the SmolVLM folder holds no weights.
-* LeRobot's defaults (`freeze_vision_encoder`, `train_expert_only`) freeze the VLM, which would here be noise: switch
-  both off when training on a small VLM.
+* LeRobot's defaults (`freeze_vision_encoder`, `train_expert_only`) freeze the VLM. A small VLM starts as noise, so
+  switch both off when training on one.
 * Input and output embeddings must be untied on both levels of the config: LeRobot freezes `lm_head` by name, and a tied
   one has no name of its own.
-* SmolVLA truncates instructions to 48 tokens, silently, and bytes alone would not fit: the tokenizer knows the words
-  of LIBERO's instructions whole.
+* SmolVLA silently truncates instructions to 48 tokens, and an instruction spelled in bytes would not fit. So the
+  tokenizer has one token for each word of LIBERO's instructions.
 * V-JEPA 2's stock video processor resizes to 256/224 of the crop and cuts the border away; the one saved here only
   rescales and normalizes.
 """
@@ -87,7 +87,7 @@ def _encoder_config(spec: EncoderWeights) -> VJEPA2Config:
         hidden_size=spec.hidden_size,
         num_hidden_layers=spec.layers,
         num_attention_heads=spec.heads,
-        # The predictor and the pooler are never run: as small as they can be.
+        # The predictor and the pooler are never run, so they are as small as possible.
         pred_hidden_size=spec.hidden_size // spec.heads,
         pred_num_hidden_layers=1,
         pred_num_attention_heads=1,
@@ -148,7 +148,7 @@ def _vlm_processor(spec: Vlm, tokenizer: PreTrainedTokenizerFast) -> SmolVLMProc
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE: LIBERO's words are one token each, any other text is spelled in bytes."""
+    """A byte-level BPE: LIBERO's words are one token each, and any other text is spelled in bytes."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     bpe.decoder = decoders.ByteLevel()

@@ -1,19 +1,19 @@
 """V-JEPA 2: load it, encode windows of frames into one latent each, and encode a whole dataset into a latent table.
 
-Recording a table and acting in the simulator both go through `VideoEncoder.encode`, so a frame gives the same latent
-in both. A window is the `m` frames that end at the frame it describes.
+Recording a table and acting in the simulator both call `VideoEncoder.encode`, so a frame gives the same latent in
+both. A window is the `m` frames that end at the frame it describes.
 
 Non-obvious behaviours of transformers' V-JEPA 2:
-* `VJEPA2Model.forward` runs the predictor unless told `skip_predictor=True`.
+* `VJEPA2Model.forward` runs the predictor unless called with `skip_predictor=True`.
 * Its video processor resizes to 256/224 of the crop and cuts the border away. Here frames are resized to the whole
-  square instead: a gripper at the border stays visible.
-* Position codes are computed from `config.crop_size`, not from the frames: another image size must be set when the
+  square instead, so that a gripper at the border stays visible.
+* Position codes are computed from `config.crop_size`, not from the frames. Another image size must be set when the
   model is loaded, or tokens get the positions of other rows. There are no learned positions, so any size works.
-* A window shorter than the tubelet (2 frames) is repeated to fill it; a longer one that is no multiple of it loses its
-  *last* frames silently, which are the current ones: refused here.
-* Missing weights are drawn at random with a warning, and a checkpoint of another architecture has them all missing:
-  both are refused here.
-* The attention is bidirectional, so windows share decoding and nothing after it.
+* A window shorter than the tubelet (2 frames) is repeated to fill it. A longer one that is not a multiple of it
+  silently loses its *last* frames, which are the current ones. `check_window` refuses such windows.
+* Missing weights are drawn at random with a warning, and in a checkpoint of another architecture all of them are
+  missing. `VideoEncoder.load` refuses both.
+* The attention is bidirectional, so overlapping windows can share the decoding of frames but no computation after it.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class VideoEncoder:
             image_size: side of the square the frames are resized to [px]; by default the one it was trained with.
 
         Raises:
-            InputError: `encoder` is neither a folder nor a hub id or cannot be loaded, another architecture, missing
-                weights, an image size that is no multiple of the patches, or a device that is not there.
+            InputError: `encoder` is neither a folder nor a hub id, cannot be loaded, has another architecture or lacks
+                weights; the image size is not a multiple of the patch size; or the device is not available.
         """
         check_device(device)
         local = _is_folder(encoder)
@@ -94,7 +94,7 @@ class VideoEncoder:
         return self.model.config.crop_size
 
     def identity(self) -> dict:
-        """Fields of `LatentSpec` that say how this encoder makes latents; equal identities, equal latents."""
+        """The fields of `LatentSpec` that describe this encoder; equal identities mean equal latents."""
         return {
             "encoder": self.name,
             "encoder_revision": self.revision,
@@ -110,7 +110,7 @@ class VideoEncoder:
         """Latents of windows, (N, m, 3, H, W) uint8 or float in [0, 1] → (N, D) float32, on the encoder's device.
 
         Raises:
-            InputError: another shape, pixels out of range, or m greater than the tubelet and no multiple of it.
+            InputError: wrong shape, pixels out of range, or m is above the tubelet and not a multiple of it.
         """
         if windows.ndim != 5 or windows.shape[2] != 3:
             raise InputError(f"windows have shape {tuple(windows.shape)}, expected (N, m, 3, H, W)")
@@ -121,7 +121,7 @@ class VideoEncoder:
         return tokens.float().mean(1)
 
     def check_window(self, window: int) -> None:
-        """Raise InputError where windows of so many frames would not be encoded whole."""
+        """Raise InputError if the encoder would drop frames of a window of `window` frames."""
         tubelet = self.model.config.tubelet_size
         if window < 1 or (window > tubelet and window % tubelet):
             raise InputError(f"a window of {window} frames: V-JEPA 2 takes up to {tubelet} or a multiple of {tubelet}")
@@ -136,7 +136,7 @@ class VideoEncoder:
 
 
 def check_device(device: str | torch.device) -> None:
-    """Raise InputError where `device` is a GPU and none can be used."""
+    """Raise InputError if `device` is a GPU and none can be used."""
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device}: no GPU can be used here; valid: cpu")
 
@@ -157,7 +157,7 @@ def _load_weights(encoder: str | Path, revision: str | None, config: VJEPA2Confi
             config=config,
             dtype=torch.float32,
             attn_implementation="sdpa",
-            use_safetensors=True,  # nothing from outside is unpickled
+            use_safetensors=True,  # so that no downloaded file is unpickled
             output_loading_info=True,
         )
     except (OSError, SafetensorError) as error:
@@ -196,8 +196,8 @@ def encode_episodes(
 ) -> Iterator[Tensor]:
     """Latents (n, D) float32 of each episode of frames (n, 3, H, W), one per frame, in order.
 
-    The window of a frame ends at it and repeats the episode's first frame where it would begin earlier. Batches run
-    across episodes, so that short ones cost no more than long ones.
+    The window of a frame ends at that frame. Where it would begin before the episode, it repeats the episode's first
+    frame. Batches run across episodes, so that short ones cost no more than long ones.
     """
     lengths: list[int] = []
     encoded: list[Tensor] = []
@@ -229,10 +229,10 @@ def encode_dataset(
     """Write the latent table of one camera of a dataset.
 
     Args:
-        dataset_revision: commit of a dataset from the hub, recorded.
+        dataset_revision: commit of a dataset from the hub; it is recorded in the table.
 
     Raises:
-        InputError: the dataset has no such camera, is not whole, or windows of that length are not encoded whole.
+        InputError: the dataset has no such camera or is not whole, or `check_window` refuses the window.
     """
     frames = CameraFrames(dataset, image_key)
     encoder.check_window(window)

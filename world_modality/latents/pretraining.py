@@ -1,16 +1,16 @@
 """Pretrain a small V-JEPA 2 on demonstrations by masked latent prediction (V-JEPA 2, arXiv:2506.09985).
 
-Of each window of frames one block of the image is masked through all frames. The context encoder sees what is left,
-a predictor says what the latents of the masked tokens are, and the target encoder, which is a moving average of the
-context encoder and sees everything, says what they should have been. The target encoder is what is saved.
+In each window of frames, one block of the image is masked in all frames. The context encoder sees the rest of the
+window, and a predictor predicts the latents of the masked tokens from it. The targets come from the target encoder,
+which sees the whole window and is a moving average of the context encoder. The target encoder is the one saved.
 
 Non-obvious behaviours of transformers' V-JEPA 2:
-* `VJEPA2Model.forward(context_mask=…)` picks tokens out of what the encoder has *made*, and its attention lets every
-  token see every other: a masked patch would reach the context. Here tokens are dropped before the layers, and
+* `VJEPA2Model.forward(context_mask=…)` selects tokens from the encoder's *output*. By then every token has attended to
+  every other, so a masked patch would reach the context. Here tokens are dropped before the layers, and
   `position_mask` keeps the others at their own rotary positions.
-* `VJEPA2Predictor` picks its context out of a whole sequence: here the places of dropped tokens hold zeros, which it
+* `VJEPA2Predictor` selects its context from a whole sequence. Here the places of dropped tokens hold zeros, which it
   never reads.
-* `VideoEncoder` never runs the predictor, and the one in a small encoder's folder is as small as can be. The one
+* `VideoEncoder` never runs the predictor, and the one in a small encoder's folder is as small as possible. The one
   trained here has its own sizes and is not saved.
 """
 
@@ -39,14 +39,14 @@ from world_modality.latents.table import past_rows
 from world_modality.progress import Progress
 
 REPORT = "pretraining.json"
-MASKED_AREA = (0.5, 0.8)  # of the image, least and most
-WARMUP = 0.1  # of the steps, linear; then a cosine to 0
+MASKED_AREA = (0.5, 0.8)  # smallest and largest share of the image
+WARMUP = 0.1  # share of the steps with a linear rise; then a cosine to 0
 WEIGHT_DECAY = 0.04
 FIRST_MOMENTUM = 0.98  # of the moving average, rising linearly to 1
 GRAD_CLIP_NORM = 1.0
 MEASURED_WINDOWS = 256  # of each camera
 LOSS_STEPS = 10  # over which the first and the last loss are averaged
-COLLAPSED = 0.1  # a spread of the latents below so much of the untrained ones'
+COLLAPSED = 0.1  # the latents' spread, as a share of the untrained encoder's, below which it has collapsed
 
 
 class CollapseError(InputError):
@@ -58,10 +58,10 @@ class Pretraining:
     """How an encoder is pretrained."""
 
     steps: int
-    held_out_per_task: int  # the last episodes of each task, which it never sees
+    held_out_per_task: int  # how many of the last episodes of each task the encoder never sees
     window: int = 4  # frames
     batch_size: int = 32  # windows
-    learning_rate: float = 1e-3  # peak of AdamW's
+    learning_rate: float = 1e-3  # peak, of AdamW
     seed: int = 0
 
 
@@ -70,15 +70,15 @@ def pretrain(
 ) -> dict:
     """Write a pretrained encoder to the folder `output`, in the format of `encoder`, with `pretraining.json` in it.
 
-    Same arguments, same bytes, on one machine, torch version and number of threads.
+    On one machine, torch version and number of threads, the same arguments give the same bytes.
 
     Returns:
-        what `pretraining.json` says: settings, episodes held out, `loss` first and last, and how
-        much the pooled latents of training windows differ within a camera, untrained and pretrained: `latent_std`,
+        the content of `pretraining.json`: the settings, the episodes held out, the first and last `loss`, and how much
+        the pooled latents of training windows differ within a camera, untrained and pretrained: `latent_std` and
         `latent_rank` (see `_spread`).
 
     Raises:
-        InputError: no held-out episode, no training episode, an unknown camera, or sizes that do not fit.
+        InputError: there is no held-out or no training episode, a camera is unknown, or sizes do not fit.
         CollapseError: the latents' spread fell below a tenth of the untrained encoder's.
     """
     if spec.held_out_per_task < 1:
@@ -116,7 +116,7 @@ def pretrain(
 
 
 class TrainingWindows:
-    """Windows of frames that end anywhere in the episodes given; no other episode is decoded."""
+    """Windows of frames that may end at any frame of the given episodes; no other episode is decoded."""
 
     def __init__(
         self, dataset: LeRobotDataset, image_keys: Sequence[str], episodes: Sequence[int], window: int, image_size: int
@@ -141,7 +141,7 @@ class TrainingWindows:
         return len(self._frames)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Windows at random, (count, m, 3, S, S) uint8; one at an episode's start repeats the first frame."""
+        """Random windows, (count, m, 3, S, S) uint8; one at an episode's start repeats the first frame."""
         return self._ending_at(torch.randint(len(self), (count,), generator=generator))
 
     def spaced(self, count: int) -> list[Tensor]:
@@ -156,9 +156,9 @@ class TrainingWindows:
 def draw_masks(
     count: int, grid: tuple[int, int, int], generator: torch.Generator, area: tuple[float, float] = MASKED_AREA
 ) -> tuple[Tensor, Tensor]:
-    """Token numbers that are kept, (count, k), and masked, (count, n) int64, in ascending order.
+    """Indices of the tokens that are kept, (count, k), and masked, (count, n), int64, in ascending order.
 
-    Masked is one rectangle of the image through all frames, of one shape for all and at a place of its own for each.
+    In each window one rectangle of the image is masked in all frames. All windows share its shape; each has its place.
 
     Args:
         grid: tokens along (time, height, width).
@@ -175,12 +175,12 @@ def draw_masks(
     in_rows = _interval(count, rows, height, generator)  # (count, rows)
     in_columns = _interval(count, columns, width, generator)  # (count, columns)
     masked = (in_rows[:, :, None] & in_columns[:, None, :]).flatten(1).repeat(1, frames)  # (count, tokens)
-    order = masked.long().argsort(dim=1, stable=True)  # the kept ones first
+    order = masked.long().argsort(dim=1, stable=True)  # the kept tokens first
     return order.tensor_split([-frames * height * width], dim=1)
 
 
 def encode_context(encoder: VJEPA2Encoder, pixels: Tensor, kept: Tensor) -> Tensor:
-    """Latents (B, k, D) of the kept tokens (B, k) of windows (B, m, 3, S, S), which see each other and nothing else."""
+    """Latents (B, k, D) of the kept tokens (B, k) of windows (B, m, 3, S, S); they attend to each other alone."""
     tokens = apply_masks(encoder.embeddings(pixels), [kept])
     for layer in encoder.layer:
         tokens = layer(tokens, position_mask=kept)[0]
@@ -197,7 +197,7 @@ def predict_masked(predictor: VJEPA2Predictor, context: Tensor, kept: Tensor, ma
 
 @torch.no_grad()
 def masked_targets(encoder: VJEPA2Encoder, pixels: Tensor, masked: Tensor) -> Tensor:
-    """Latents (B, n, D) of the masked tokens as the target encoder makes them from the whole window, normalized."""
+    """Normalized latents (B, n, D) of the masked tokens, which the target encoder makes from the whole window."""
     tokens = encoder(pixels).last_hidden_state
     return apply_masks(functional.layer_norm(tokens, tokens.shape[-1:]), [masked])
 
@@ -244,13 +244,13 @@ def _optimize(video: VideoEncoder, windows: TrainingWindows, spec: Pretraining) 
 
 
 def _decay_groups(weights: list[nn.Parameter]) -> list[dict]:
-    """Matrices decay, biases and norms do not."""
+    """Weight decay for matrices, but not for biases and norms."""
     matrices, vectors = [w for w in weights if w.ndim > 1], [w for w in weights if w.ndim <= 1]
     return [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate at a step."""
+    """The learning rate at a step, as a share of the peak."""
     warmup = max(1, round(WARMUP * steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -264,7 +264,7 @@ def _average(target: nn.Module, context: nn.Module, momentum: float) -> None:
 
 
 def _pixels(video: VideoEncoder, windows: Tensor) -> Tensor:
-    """(B, m, 3, S, S) uint8 → float32, as the encoder is given it."""
+    """(B, m, 3, S, S) uint8 → float32, as the encoder takes it."""
     return video.preprocess(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
 
 
@@ -276,7 +276,7 @@ def _grid(video: VideoEncoder, window: int) -> tuple[int, int, int]:
 
 
 def _interval(count: int, length: int, size: int, generator: torch.Generator) -> Tensor:
-    """Whether each of `length` places lies in an interval at random: (count, length) bool."""
+    """Whether each of `length` places lies in an interval of `size` at a random place: (count, length) bool."""
     start = torch.randint(length - size + 1, (count, 1), generator=generator)
     place = torch.arange(length)
     return (place >= start) & (place < start + size)
@@ -291,10 +291,10 @@ def _resized(frames: Tensor, size: int) -> Tensor:
 
 
 def _spread(video: VideoEncoder, windows: list[Tensor]) -> tuple[float, float]:
-    """How much the latents of one camera's windows differ, cameras averaged: by how much, and in how many directions.
+    """How much the latents of one camera's windows differ, and in how many directions; averaged over the cameras.
 
-    By their standard deviation (mean over the dimensions), and by the participation ratio (Σλ)² / Σλ² of the
-    eigenvalues of their covariance.
+    How much: their standard deviation, mean over the dimensions. In how many directions: the participation ratio
+    (Σλ)² / Σλ² of the eigenvalues of their covariance.
     """
     encoded = [torch.cat([video.encode(part) for part in of_camera.split(64)]).double() for of_camera in windows]
     covariances = [latents.T.cov() for latents in encoded]

@@ -1,16 +1,17 @@
-"""Can one read from an encoder's latents where things are? A linear probe, against raw pixels and untrained weights.
+"""Can one read off an encoder's latents where things are? A linear probe, compared with pixels and untrained weights.
 
-From the features of a frame a ridge regression predicts a position; it is fitted on training episodes and judged on
-held-out ones. What a frame's task alone says is given away: features and positions are taken relative to their mean
-over the task's training frames, and R² is 0 for always answering that mean.
+A ridge regression predicts a position from the features of a frame. It is fitted on training episodes and judged on
+held-out ones. Knowing a frame's task earns no credit: features and positions are taken relative to their mean over the
+task's training frames, so always answering that mean gives an R² of 0.
 
 Features:
 * of each encoder, the latents exactly as a latent table holds them (float16, window ending at the frame),
 * `pixels`: the frame itself, averaged to 16 x 16 RGB,
-* `constant`: none, the task's training mean.
+* `constant`: no features, so the answer is the task's training mean.
 
-Positions: `gripper` (the recorded state's first three), and where objects were replayed `bowl`, `plate`, and
-`resting_bowl`, the bowl as long as it stands where its episode began: a carried bowl is where the gripper is.
+Positions: `gripper` (the first three values of the recorded state) and, where objects were replayed, `bowl`, `plate`
+and `resting_bowl`. The last is the bowl while it still stands where it stood at the start of its episode, because a
+carried bowl is where the gripper is.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from world_modality.latents.pretraining import REPORT
 PIXELS = 16  # side of the averaged image [px]
 FOLDS = 5  # of training episodes, for choosing the penalty
 PENALTIES = 10.0 ** np.arange(-7, 3)  # relative to the number of frames, features standardized
-RESTING = 0.005  # farther from where its episode began, the bowl no longer rests [m]
+RESTING = 0.005  # a bowl farther than this from where it stood at the start no longer rests [m]
 CONSTANT = "constant"
 
 
@@ -49,7 +50,7 @@ class Split:
     task: np.ndarray
 
     def only(self, rows: np.ndarray) -> Split:
-        """The same split without the frames that are not among `rows`, a boolean mask (N,)."""
+        """The same split, restricted to the frames in `rows`, a boolean mask (N,)."""
         return Split(self.training & rows, self.held_out & rows, self.episode, self.task)
 
 
@@ -62,7 +63,7 @@ def probe_encoders(
     objects: ObjectPositions | None = None,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """Compare encoders by what a linear probe reads from their latents: of each camera, and of all together.
+    """Compare encoders by what a linear probe reads off their latents, for each camera and for all together.
 
     Args:
         cameras: image key by camera.
@@ -71,12 +72,12 @@ def probe_encoders(
 
     Returns:
         `protocol`; `scores`, one for each target, camera and features: `dimensions`, `penalty`, `r2`, `rms_m` and
-        `rms_m_by_episode` over held-out frames; `best`, the features with the least error of each target and camera,
+        `rms_m_by_episode` over held-out frames; `best`, for each target and camera the features with the least error
         and in how many held-out episodes they beat the runner-up.
 
     Raises:
-        InputError: no held-out episode, a task with a single training episode, an unknown camera, a name that is
-            taken, or an encoder that was pretrained on a held-out episode.
+        InputError: there is no held-out episode, a task has a single training episode, a camera is unknown, an
+            encoder has the name of a baseline, or an encoder was pretrained on a held-out episode.
     """
     names = [CONSTANT, "pixels", *encoders]
     if len(set(names)) != len(names):
@@ -118,7 +119,7 @@ def split_frames(dataset: LeRobotDataset, held_out_per_task: int) -> Split:
     """Split a dataset's frames by episode.
 
     Raises:
-        InputError: no held-out episode, or fewer than two training episodes of a task.
+        InputError: there is no held-out episode, or a task has fewer than two training episodes.
     """
     if held_out_per_task < 1:
         raise InputError(f"{held_out_per_task} held-out episodes: there is nothing to judge the probe on")
@@ -147,7 +148,7 @@ def check_unseen(folder: str | Path, dataset: LeRobotDataset, held_out: list[int
 def camera_features(
     frames: CameraFrames, encoders: Mapping[str, VideoEncoder], window: int, batch_size: int
 ) -> dict[str, np.ndarray]:
-    """Features of every frame of one camera by name, each (N, d) float64; `constant` is (N, 0)."""
+    """Features of every frame of one camera, by their name, each (N, d) float64; `constant` is (N, 0)."""
     episodes = list(frames.episodes())
     pixels = torch.cat([functional.adaptive_avg_pool2d(e.float() / 255, PIXELS).flatten(1) for e in episodes])
     features = {CONSTANT: pixels[:, :0], "pixels": pixels}
@@ -158,7 +159,7 @@ def camera_features(
 
 
 def targets(dataset: LeRobotDataset, objects: ObjectPositions | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """By name the position (N, 3) [m] in every frame, and the frames (N,) bool in which it is asked for."""
+    """By its name, the position (N, 3) [m] in every frame, and the frames (N,) bool in which it is probed."""
     states = dataset.hf_dataset.select_columns(["observation.state"]).with_format("numpy")[:]["observation.state"]
     everywhere = np.ones(len(dataset), bool)
     found = {"gripper": (np.stack(states)[:, :3].astype(np.float64), everywhere)}
@@ -209,7 +210,7 @@ def fit(features: np.ndarray, positions: np.ndarray, penalty: float) -> np.ndarr
 
 
 def choose_penalty(features: np.ndarray, positions: np.ndarray, split: Split) -> float:
-    """The penalty with the least squared error on training episodes that were left out in turn."""
+    """The penalty with the least squared error when training episodes are left out in turn (cross-validation)."""
     episodes = np.unique(split.episode[split.training])
     fold = np.searchsorted(episodes, split.episode) % min(FOLDS, len(episodes))
     errors = np.zeros(len(PENALTIES))
@@ -233,7 +234,7 @@ def _solutions(features: np.ndarray, positions: np.ndarray, penalties: np.ndarra
 
 
 def _relative_to_task(values: np.ndarray, split: Split) -> np.ndarray:
-    """Values (N, d) less their mean over the training frames of their task."""
+    """Values (N, d) minus their mean over the training frames of their task."""
     relative = np.zeros_like(values)
     for task in np.unique(split.task):
         rows = split.task == task
@@ -242,7 +243,7 @@ def _relative_to_task(values: np.ndarray, split: Split) -> np.ndarray:
 
 
 def _standardized(values: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """Divided by the standard deviation of the training frames; what is constant there is 0."""
+    """Values divided by their standard deviation over the training frames; a dimension constant there becomes 0."""
     std = training.std(0)
     return np.divide(values, std, out=np.zeros_like(values), where=std > 1e-9)
 
@@ -251,7 +252,7 @@ def _standardized(values: np.ndarray, training: np.ndarray) -> np.ndarray:
 
 
 def best(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each target and camera the features with the least error, and in how many episodes they beat the next."""
+    """For each target and camera, the features with the least error, and in how many episodes they beat the next."""
     found = []
     for target, camera in dict.fromkeys((s["target"], s["camera"]) for s in scores):
         rivals = [s for s in scores if (s["target"], s["camera"]) == (target, camera)]
@@ -271,7 +272,7 @@ def best(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """A probe's report as a text for people."""
+    """A probe's report as text."""
     protocol, rows = report["protocol"], report["best"]
     names = list(dict.fromkeys(s["features"] for s in report["scores"]))
     by_place = {(s["target"], s["camera"], s["features"]): s for s in report["scores"]}

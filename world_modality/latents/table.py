@@ -1,15 +1,15 @@
-"""LatentTable: the latent of each frame of a dataset, and windows into its past and future that never leave an episode.
+"""LatentTable: the latent of each frame of a dataset, with windows into past and future that never leave an episode.
 
 The Parquet contract. One row per frame: `index` int64 (global, 0 … N-1), `episode_index` and `frame_index` int64,
 `latent` fixed_size_list<float16>[D]. Row groups end at episode ends. The schema's metadata holds a `LatentSpec`: what
-the latents are of and how they were made. `LatentWriter` streams a table, `LatentTable.open` refuses what does not
-keep the contract or does not match what the caller expects.
+the latents are of and how they were made. `LatentWriter` streams a table. `LatentTable.open` refuses a file that breaks
+the contract or does not match what the caller expects.
 
 Non-obvious behaviours:
-* A latent covers the `window` frames that end at its own frame, so history 4 of window 4 has seen 7 frames.
-* float16 keeps 11 bits: a dimension that varies less than that around its mean carries nothing, and `standardization`
-  treats it as constant.
-* Pages carry checksums: a damaged file is refused like a truncated one.
+* A latent covers the `window` frames that end at its own frame, so a history of 4 latents of window 4 covers 7 frames.
+* float16 keeps 11 bits. A dimension that varies less than that around its mean carries no information, and
+  `standardization` treats it as constant.
+* Pages carry checksums, so a damaged file is refused just as a truncated one is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from world_modality.errors import InputError
 
 METADATA_KEY = b"world_modality.latents"
 KIND = "latent table"
-ROW_GROUP_ROWS = 4096  # a row group closes at the first episode end after so many rows
+ROW_GROUP_ROWS = 4096  # a row group closes at the first episode end after this many rows
 
 
 class LatentTableError(InputError):
@@ -51,7 +51,7 @@ class LatentSpec:
     encoder_revision: str | None
     encoder_sha256: str
     image_size: int  # side of the square the encoder sees [px]
-    window: int  # frames a latent covers, its own the last
+    window: int  # frames a latent covers; its own is the last
     pooling: str
     preprocessing: str
     orientation: str
@@ -62,7 +62,7 @@ class LatentSpec:
         """Check fields against expected values.
 
         Raises:
-            LatentTableError: naming `where`, each differing field, its value and the expected one.
+            LatentTableError: a field differs; names `where`, each such field, its value and the expected one.
             KeyError: an expected field does not exist.
         """
         fields = dataclasses.asdict(self)
@@ -75,9 +75,9 @@ class LatentSpec:
 
 
 def past_rows(rows: Tensor, start: Tensor | int, length: int) -> Tensor:
-    """Rows t-length+1 … t of each row t, repeating the episode's first row `start` where they would leave it.
+    """Rows t-length+1 … t of each row t, with the episode's first row `start` in place of rows before it.
 
-    (B,) int64 → (B, length) int64. The windows of frames an encoder sees and the histories of latents Prophet sees.
+    (B,) int64 → (B, length) int64. Used for the windows of frames an encoder sees and the latents Prophet sees.
     """
     steps = torch.arange(1 - length, 1, device=rows.device)
     start = torch.as_tensor(start, device=rows.device)
@@ -142,7 +142,7 @@ class LatentTable:
         return dataclasses.replace(self, **tensors)
 
     def history(self, index: Tensor, length: int) -> Tensor:
-        """Latents of frames t-length+1 … t, the episode's first one repeated before its start.
+        """Latents of frames t-length+1 … t; before the episode's start its first one is repeated.
 
         (B,) int64 global frame indices → (B, length, D) float32, on the table's device.
         """
@@ -162,8 +162,8 @@ class LatentTable:
     def standardization(self) -> tuple[Tensor, Tensor]:
         """Mean (D,) and standard deviation (D,) over all frames, float32.
 
-        Where a dimension varies less than float16 resolves around its mean, its deviation is given as 1: dividing by
-        it must not blow rounding up.
+        Where a dimension varies less than float16 resolves around its mean, its deviation is given as 1, so that
+        dividing by it does not blow up rounding errors.
         """
         chunks = self.latents.split(65536)
         mean = sum(c.double().sum(0) for c in chunks) / len(self)
@@ -179,10 +179,10 @@ class LatentTable:
 
 
 def join_tables(tables: Sequence[LatentTable]) -> LatentTable:
-    """Concatenate several cameras' latents frame by frame: dimensions add up, in the order given.
+    """Concatenate several cameras' latents frame by frame: the dimensions add up, in the order of the tables.
 
     Raises:
-        LatentTableError: the tables are not of one dataset, one window and the same episodes, or share a camera.
+        LatentTableError: the tables differ in dataset, window or episodes, or share a camera.
     """
     first, *others = tables
     keys = [spec.image_key for table in tables for spec in table.specs]
@@ -251,7 +251,7 @@ def _check_row_groups(path: str | Path, starts: np.ndarray, rows: int) -> None:
 
 
 def _check_values(path: str | Path, latents: np.ndarray) -> None:
-    """Refuse latents (n, D) no encoder makes."""
+    """Refuse latents (n, D) that no encoder makes."""
     bad = ~np.isfinite(latents).all(axis=1)
     if bad.any():
         raise LatentTableError(f"{path}: the latent of frame {bad.argmax()} is NaN or infinite")
@@ -279,7 +279,7 @@ class LatentWriter:
         """Append the latents (n, D) of the next episode's frames.
 
         Raises:
-            LatentTableError: an empty episode, another width, or latents that float16 cannot hold.
+            LatentTableError: the episode is empty, its latents have another width, or float16 cannot hold them.
         """
         if latents.ndim != 2 or latents.shape[1] != self._dim or not len(latents):
             raise LatentTableError(
@@ -294,7 +294,7 @@ class LatentWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Close the row group; episodes are whole, so it ends at an episode's end."""
+        """Close the row group. Episodes are written whole, so it ends at an episode's end."""
         if self._pending:
             self._write(pa.concat_tables(self._pending))
             self._pending = []
@@ -308,7 +308,7 @@ class LatentWriter:
 
 @contextlib.contextmanager
 def write_latents(path: str | Path, spec: LatentSpec) -> Iterator[LatentWriter]:
-    """Stream a table to `path`: yields a `LatentWriter`; the file appears, whole, when the block ends without error."""
+    """Stream a table to `path`: yields a `LatentWriter`; the whole file appears when the block ends without error."""
     metadata = {METADATA_KEY: json.dumps(dataclasses.asdict(spec), sort_keys=True)}
     schema = _schema(spec.dim).with_metadata(metadata)
     with table_writer(path, schema) as write:
