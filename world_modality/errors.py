@@ -1,5 +1,5 @@
-"""The one kind of error that is told in one line instead of a traceback."""
+"""`InputError`: the one kind of error that a program reports in one line instead of a traceback."""
 
 
 class InputError(ValueError):
-    """What a program was given cannot be used; the message names the offender and what would be valid."""
+    """A program cannot use what it was given; the message names the offender and what would be valid."""

@@ -1,6 +1,6 @@
-"""Whether a machine can do what a job of the experiment will ask of it: found out in a minute, before hours are spent.
+"""Checks whether a machine can do what a job of the experiment will ask of it, in a minute, before hours are spent.
 
-Every check says in one line what it found; what is wrong says what to do about it. None stops the others.
+Every check reports in one line what it found. A failed check says what to do about it, and does not stop the others.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ CGROUPS = ("/sys/fs/cgroup{path}/memory.max", "/sys/fs/cgroup/memory{path}/memor
 
 
 def inspect(checks: dict[str, Callable[[], str]]) -> Iterator[tuple[str, bool, str]]:
-    """Run the checks one by one: its name, whether all is well, and what it found or what is wrong."""
+    """Run the checks one by one; yields the name of each, whether it passed, and what it found or what is wrong."""
     for name, check in checks.items():
         try:
             yield name, True, check()
-        except Exception as error:  # whatever it is, the others are run as well
+        except Exception as error:  # whatever went wrong, the other checks still run
             yield name, False, str(error).strip() or repr(error)
 
 
 def check_gpu() -> str:
-    """One GPU that computes, and no more than one visible.
+    """Check that exactly one GPU is visible, and that it computes.
 
     Raises:
         InputError: there is none, or there are several.
@@ -51,10 +51,10 @@ def check_gpu() -> str:
 
 
 def check_rendering(settings: Simulation) -> str:
-    """The simulator builds a task and draws what both cameras see.
+    """Check that the simulator builds a task and draws what both cameras see.
 
     Raises:
-        InputError: LIBERO is not set up, or the picture is empty; whatever OpenGL says.
+        InputError: LIBERO is not set up, or an image is empty. OpenGL's own errors pass through.
     """
     started = time.perf_counter()
     try:
@@ -70,7 +70,7 @@ def check_rendering(settings: Simulation) -> str:
 
 
 def check_memory(wanted_mb: int) -> str:
-    """The memory a job asks for is there: on the machine, and within what the scheduler lets it have.
+    """Check that the machine has the memory a job asks for, and that the scheduler lets the job use that much.
 
     Raises:
         InputError: there is less.
@@ -88,7 +88,7 @@ def check_memory(wanted_mb: int) -> str:
 
 
 def _cgroup_limit_mb() -> int | None:
-    """The memory limit of this process's control group; None where there is none, or no control group."""
+    """The memory limit of this process's control group; None if there is no limit, or no control group."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         path = line.split(":", 2)[2]
         for pattern in CGROUPS:
@@ -99,7 +99,7 @@ def _cgroup_limit_mb() -> int | None:
 
 
 def check_disk(folder: Path, wanted_gb: int) -> str:
-    """There is room for the results, and a file can be written and renamed.
+    """Check that there is room for the results, and that a file can be written and renamed.
 
     Raises:
         InputError: there is less room.
@@ -117,7 +117,7 @@ def check_disk(folder: Path, wanted_gb: int) -> str:
 
 
 def check_processors(wanted: int) -> str:
-    """The job may use as many processors as it asked for.
+    """Check that the job may use as many processors as it asked for.
 
     Raises:
         InputError: it may use fewer.

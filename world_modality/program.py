@@ -1,11 +1,13 @@
-"""What every program of the pipeline does: it dies with the run that started it, and tells an error in one line.
+"""What every program of the pipeline does: it dies with the run that started it, and reports an error in one line.
 
 A rule's shell exports `$RUN_PIDS`: the process that runs Snakemake, and the shell itself. When one of them is killed,
-nobody waits for the program any more, and what it would write later could overwrite what a new run made: it goes too.
-A program with something to save is asked first, by SIGTERM, as a cluster's scheduler asks. One started by hand has no
-`$RUN_PIDS` and outlives its terminal as usual. The watch begins with the first import of this package, for a program
-spends its first ten seconds and more importing. A quarter of them went to looking for garbage among the million objects
-that the imports make and keep: such a program looks for it less often.
+nobody waits for the program any more, and what it wrote later could overwrite what a new run made. So the program is
+killed too. If it has something to save, it is first sent SIGTERM, as a cluster's scheduler would do. A program started
+by hand has no `$RUN_PIDS` and outlives its terminal as usual.
+
+The watch begins with the first import of this package, because a program spends its first ten seconds or more
+importing. A quarter of that time went to garbage collection among the million objects that the imports create and
+keep. So a program with `$RUN_PIDS` collects garbage less often.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ from typing import NoReturn
 
 from world_modality.errors import InputError
 
-LOOK_EVERY = 0.25  # seconds between two looks at the processes it dies with
-SAVE_WITHIN = 25  # seconds from SIGTERM to SIGKILL for what it has to save; SLURM gives 30
+LOOK_EVERY = 0.25  # seconds between two checks of the processes it dies with
+SAVE_WITHIN = 25  # seconds from SIGTERM to SIGKILL, to save its work in; SLURM gives 30
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-GARBAGE_EVERY = 100_000  # objects made between two looks for garbage; Python's default is 700
+GARBAGE_EVERY = 100_000  # objects created between two garbage collections; Python's default is 700
 
 
 def run(main: Callable[[], None]) -> None:
@@ -39,7 +41,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def join_run() -> None:
-    """Where a run started this process: from now on die with the processes that `$RUN_PIDS` names."""
+    """If a run started this process, die from now on with the processes that `$RUN_PIDS` names."""
     if processes := os.environ.get("RUN_PIDS", "").split():
         gc.set_threshold(GARBAGE_EVERY)
         die_with(*processes)
@@ -48,8 +50,8 @@ def join_run() -> None:
 def die_with(*processes: int | str) -> None:
     """From now on die with any of these processes, given by their ids: this one's parent and its parent's parents.
 
-    An id is given to another process once its own is gone. So a process is told by its start as well, and one that
-    started after this process is no parent of it.
+    Once a process is gone, the system may give its id to another one. So a process is identified by its start time as
+    well, and one that started after this process cannot be its parent.
     """
     own_start = _start(Path("/proc/self"))
     starts = {(process := Path("/proc", str(number))): _start(process) for number in processes}
@@ -58,7 +60,7 @@ def die_with(*processes: int | str) -> None:
 
 
 def _watch(starts: dict[Path, int | None]) -> None:
-    """Kill this process once one of the processes is gone; `starts` says when each started, None that it is gone."""
+    """Kill this process once one of the others is gone; `starts` holds when each started, or None if it is gone."""
     while all(start is not None and _start(process) == start for process, start in starts.items()):
         time.sleep(LOOK_EVERY)
     _say_last("the run that started this program is gone; so is it")
@@ -69,7 +71,7 @@ def _watch(starts: dict[Path, int | None]) -> None:
 
 
 def _start(process: Path) -> int | None:
-    """When a process started, in clock ticks since the machine did; None: it is gone, or a zombie nobody may reap."""
+    """When a process started, in clock ticks since boot; None: it is gone, or a zombie, which may never be reaped."""
     try:
         state, *fields = (process / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -82,9 +84,9 @@ def _start(process: Path) -> int | None:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[list[signal.Signals]]:
-    """Within the block SIGTERM and SIGUSR1 do not end the program: the yielded list tells which were received.
+    """Within the block SIGTERM and SIGUSR1 do not end the program: each one received is appended to the yielded list.
 
-    Only the main thread of a process can take signals; in any other the list stays empty.
+    Only the main thread of a process can handle signals; in any other thread the list stays empty.
     """
     received: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
@@ -99,16 +101,16 @@ def stop_requests() -> Iterator[list[signal.Signals]]:
 
 
 def stop(request: signal.Signals, message: str) -> NoReturn:
-    """End the process as asked, with the status that a shell gives to a process the signal has killed."""
+    """End the process as requested, with the status that a shell gives to a process killed by that signal."""
     _say_last(f"stopped by {request.name} {message}")
     sys.exit(128 + request)
 
 
 def _say_last(text: str) -> None:
-    """Print to stderr, unless whoever read it is gone: with the run, or by a signal to the whole job."""
+    """Print to stderr, unless its reader is gone: it died with the run, or from a signal to the whole job."""
     try:
         print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:  # what is left to be flushed would become the exit status 120
+    except BrokenPipeError:  # Python would fail to flush the rest at exit, and exit with status 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 

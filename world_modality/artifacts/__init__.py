@@ -1,1 +1,1 @@
-"""Files that come into being whole or not at all, and that say what they were made from."""
+"""Artifacts: files that are written completely or not at all, and that record what they were made from."""

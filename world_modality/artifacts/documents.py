@@ -1,4 +1,4 @@
-"""Documents: the JSON artifacts whose schema is a model, written as plain data and read strictly."""
+"""Documents: JSON artifacts whose schema is a pydantic model, written as plain data and read strictly."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def read_document[Model: BaseModel](model: type[Model], path: str | Path, kind: 
     """Read a JSON artifact as a model, without its record.
 
     Args:
-        kind: what a message says it is not: "an evaluation".
+        kind: what the file should be, for the error message: "an evaluation".
 
     Raises:
         InputError: it is missing, truncated or malformed; the message names the first offending key.
     """
     try:
-        return model.model_validate_json(json.dumps(read_content(path)))  # strictness differs for what is not JSON
+        return model.model_validate_json(json.dumps(read_content(path)))  # pydantic has other rules for Python objects
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:

@@ -1,10 +1,11 @@
-"""Files that come into being whole or not at all, and hashes of what is in them. Light (no torch).
+"""Files that are written completely or not at all, and hashes of their content. Light (no torch).
 
-A file or folder is written to `.<name>.partial/` beside its final place and renamed when complete. Its writer holds a
-lock on that folder, which the system releases even when the writer is killed; the next writer clears what it finds.
+A file or folder is written to `.<name>.partial/` next to its final place and renamed when it is complete. Its writer
+holds a lock on that folder. The system releases the lock even when the writer is killed, and the next writer removes
+what it left behind.
 
 Non-obvious behaviour: a forked child (a loader's worker) holds its parent's lock too, and outlives a killed parent by a
-moment. So the next writer waits a little before it refuses.
+moment. So the next writer waits a little before it gives up.
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ import yaml
 from world_modality.errors import InputError
 
 LOCK_PATIENCE = 10.0  # seconds
-SETTLED = 2_000_000_000  # age of a file's last change [ns]: more than the clocks of two machines or a tick may differ
+# A file has settled so long after its last change [ns]: longer than a tick, or than two machines' clocks may differ.
+SETTLED = 2_000_000_000
 
 _hashes: dict[tuple[str | int, ...], str] = {}  # of settled files, by path and state
 
 
 @contextlib.contextmanager
 def atomic_path(final: str | Path) -> Iterator[Path]:
-    """Yield a temporary path (same suffix) beside `final`, and rename it to `final` on success.
+    """Yield a temporary path (same suffix) next to `final`, and rename it to `final` on success.
 
-    The caller creates a file or a folder there. An existing `final` is replaced. On any error nothing stays behind;
-    what a killed writer left behind goes with the next writer.
+    The caller creates a file or a folder there. An existing `final` is replaced. An error leaves nothing behind. What
+    a killed writer left behind is removed by the next writer.
 
     Raises:
         InputError: another process is writing `final` at this moment.
@@ -51,7 +53,7 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
             yield temporary
             if not temporary.exists():
                 raise FileNotFoundError(f"{final}: nothing was written")
-            if final.is_dir() and not final.is_symlink():  # a folder that is not empty is not replaced by renaming
+            if final.is_dir() and not final.is_symlink():  # renaming cannot replace a folder that is not empty
                 os.replace(final, scratch / "replaced")
             os.replace(temporary, final)
         finally:
@@ -162,11 +164,11 @@ def read_run_config(path: str | Path) -> dict[str, Any]:
 
 
 def file_sha256(path: str | Path) -> str:
-    """Hash a file; one that is settled is hashed once in a process, whoever asks.
+    """Hash a file. A file that has settled is hashed only once per process.
 
-    The system sets a file's ctime at each change of it, and no program can set it back. A file whose ctime is well in
-    the past would show a later change by another one, so its hash may be kept. Opening the file first makes a network
-    file system ask its server how the file is now.
+    The system updates a file's ctime at every change, and no program can set it back. Once the ctime is well in the
+    past, any later change would give the file a new ctime, so its hash can be kept. Opening the file first makes a
+    network file system ask its server for the file's present state.
     """
     with open(path, "rb") as file:
         now, state = time.time_ns(), _state(file)
@@ -180,7 +182,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 class _State(NamedTuple):
-    """What differs before and after a file changes."""
+    """What the system knows of a file; some of it changes whenever the file does."""
 
     device: int
     inode: int
@@ -195,10 +197,10 @@ def _state(file: IO[bytes]) -> _State:
 
 
 def file_hashes(folder: str | Path, without: tuple[str, ...] = ()) -> dict[str, str]:
-    """Hash of each file of a folder by its relative name, in order, less those named in `without`.
+    """Hash of each file of a folder by its relative name, in order, except those named in `without`.
 
     Raises:
-        InputError: a folder in it is a link, so that its files would not be found.
+        InputError: a folder in it is a link, so its files would not be found.
     """
     folder = Path(folder)
     paths = sorted(folder.rglob("*"))
@@ -210,7 +212,7 @@ def file_hashes(folder: str | Path, without: tuple[str, ...] = ()) -> dict[str, 
 
 
 def listing_sha256(hashes: Mapping[str, str]) -> str:
-    """Hash of a folder, given the `file_hashes` of it."""
+    """Hash of a folder, given its `file_hashes`."""
     return text_sha256("".join(f"{name}\0{sha256}\n" for name, sha256 in hashes.items()))
 
 

@@ -1,4 +1,4 @@
-"""Parquet tables, opened and written in one way: pages carry checksums, and a fault is one line naming the file.
+"""Parquet tables, read and written in one way: pages carry checksums, and an error is one line naming the file.
 
 Light (no torch; pyarrow is imported where it is needed).
 """
@@ -24,7 +24,7 @@ def read_schema(path: str | Path, kind: str = "file") -> pa.Schema:
     """The columns of a table, with its metadata.
 
     Args:
-        kind: what a message calls the file where there is none.
+        kind: what the error message calls a file that does not exist.
 
     Raises:
         InputError: there is no such file, or it is truncated or damaged.
@@ -34,7 +34,7 @@ def read_schema(path: str | Path, kind: str = "file") -> pa.Schema:
 
 
 def read_table(path: str | Path, kind: str = "file") -> pa.Table:
-    """A whole table.
+    """Read a whole table.
 
     Raises:
         InputError: as `read_schema`.
@@ -44,7 +44,7 @@ def read_table(path: str | Path, kind: str = "file") -> pa.Table:
 
 
 def read_row_groups(path: str | Path, kind: str = "file") -> Iterator[pa.Table]:
-    """A table piece by piece, as its row groups divide it.
+    """Read a table one row group at a time.
 
     Raises:
         InputError: as `read_schema`.
@@ -55,7 +55,7 @@ def read_row_groups(path: str | Path, kind: str = "file") -> Iterator[pa.Table]:
 
 
 def row_group_sizes(path: str | Path, kind: str = "file") -> list[int]:
-    """Rows of each row group.
+    """Number of rows in each row group.
 
     Raises:
         InputError: as `read_schema`.
@@ -80,9 +80,9 @@ def _opened(path: str | Path, kind: str) -> Iterator[pq.ParquetFile]:
 
 @contextlib.contextmanager
 def table_writer(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    """Yield a function that writes its table as the next row group (an empty one as none).
+    """Yield a function that writes a table as the next row group; for an empty table it writes nothing.
 
-    The file appears, whole, when the block ends without error.
+    The complete file appears when the block ends without an error.
     """
     import pyarrow.parquet as pq
 
@@ -96,7 +96,7 @@ def table_writer(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.T
 
 
 def write_table(path: str | Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
-    """Write a table from parts of it, each of which becomes a row group."""
+    """Write a table from its parts; each part becomes a row group."""
     with table_writer(path, schema) as write:
         for part in parts:
             write(part)

@@ -1,14 +1,14 @@
-"""What an artifact was made from, written into the artifact itself and checked by whoever reads it.
+"""What an artifact was made from, written into the artifact itself and checked by every program that reads it.
 
 A program makes its artifact inside `making(...)`, which
 
-1. examines every input before anything expensive starts: its content is what its own record says, it was made from the
-   files that lie at the recorded places now, and two inputs do not disagree about a third;
-2. hands out a temporary path, and when the program is done writes a `Provenance` into what lies there;
+1. examines every input before anything expensive starts: its content matches its own record, it was made from the
+   files that now lie at the recorded paths, and no two inputs were made from different versions of a third;
+2. hands out a temporary path and, when the program is done, writes a `Provenance` into the artifact there;
 3. renames it to its final name.
 
-`records` says where a record lives in each kind of artifact. `decision.txt` has none: it is a rendering
-of the `decision.json` beside it. A record is sealed by a hash of its own. Light (no torch).
+`artifacts/records.py` says where each kind of artifact keeps its record. `decision.txt` has none: it is a rendering of
+the `decision.json` next to it. A record is sealed by a hash of itself. Light (no torch).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DISTRIBUTIONS = ("hf-libero", "lerobot", "mujoco", "numpy", "pyarrow", "robosuit
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One input of an artifact: the part it plays, where it lay, and its content hash (None: it came from a hub)."""
+    """One input of an artifact: its role, its path, and its content hash (None: it came from a hub)."""
 
     role: str
     path: str
@@ -43,21 +43,21 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What one artifact was made from. A change of these fields or of the content hashes needs another `FORMAT`."""
+    """What one artifact was made from. Changing these fields or the content hashes requires a new `FORMAT`."""
 
-    artifact: str  # path it was asked for under
+    artifact: str  # the path under which it was requested
     program: str  # entry point, relative to the repository
     inputs: list[Ingredient]
     spec: Any  # the validated part of the config, or the arguments that say what was made
     seeds: dict[str, int]
     source: dict[str, str]  # hash of each source file behind the program
     versions: dict[str, str]  # python and the distributions behind the program
-    files: dict[str, str]  # of a folder, hash of each file
+    files: dict[str, str]  # hash of each file of a folder; none for a file
     content_sha256: str
     seal: str = field(default="", repr=False)  # hash of all the fields above
 
     def sealed(self, path: Path) -> Provenance:
-        """The record with the hashes of what was made."""
+        """The record completed with the hashes of the artifact at `path`, and sealed."""
         record = dataclasses.replace(self, files=content_files(path), content_sha256=content_sha256(path), seal="")
         return dataclasses.replace(record, seal=record._hash())
 
@@ -65,7 +65,7 @@ class Provenance:
         return self.seal == dataclasses.replace(self, seal="")._hash()
 
     def root(self, path: str | Path) -> Path:
-        """The experiment's folder, which the recorded paths start from, given where the artifact lies now."""
+        """The experiment's folder, to which recorded paths are relative; `path` is where the artifact lies now."""
         here, name = Path(path).absolute(), Path(self.artifact)
         if name.is_absolute() or here.parts[-len(name.parts) :] != name.parts:
             return Path()
@@ -98,10 +98,11 @@ def making(
         program: `__file__` of the entry point.
         inputs: by role, a path, a hub id, or a list of paths.
         spec: what was asked for: a model of the config, or plain data.
-        foreign: roles that an artifact without a record may play: someone else's dataset, say.
+        foreign: roles in which an artifact without a record is accepted: someone else's dataset, say.
 
     Raises:
-        InputError: an input is damaged, is not what it was, has no record, or contradicts another.
+        InputError: an input is damaged, was made from files that have changed since, has no record, or contradicts
+            another.
     """
     artifact = Path(artifact)
     entry = Path(program).resolve()
@@ -126,8 +127,10 @@ def making(
 
 
 def examine_all(inputs: Mapping[str, Any], foreign: Collection[str] = ()) -> list[Ingredient]:
-    """Examine every input, and that none was made from another version of a file that is also given, or that another
-    was made from.
+    """Examine every input, and check that they agree.
+
+    No input may have been made from another version of a file that is also an input, or that another input was made
+    from.
 
     Raises:
         InputError: naming the offender.
@@ -161,11 +164,11 @@ def examine(path: str | Path, foreign: bool = False, seen: dict[Path, Ancestor] 
     """Check an artifact against its own record and its ancestors; returns its content hash.
 
     Args:
-        foreign: without a record it is taken for what it is.
-        seen: the ancestors of other artifacts, which it must agree with; its own are added.
+        foreign: an artifact without a record is accepted as it is.
+        seen: the ancestors of other artifacts, which this one must agree with; its own are added.
 
     Raises:
-        InputError: it is damaged, or was made from other files than those that now lie where they lay.
+        InputError: it is damaged, or the files it was made from are no longer the same.
     """
     record = read_provenance(path)
     if record is None and foreign:
@@ -176,7 +179,7 @@ def examine(path: str | Path, foreign: bool = False, seen: dict[Path, Ancestor] 
 
 
 class Ancestor(NamedTuple):
-    """What an ancestor is: its content, and for which descendant that was found out first."""
+    """An ancestor's content hash, and the descendant for which it was first found."""
 
     content_sha256: str
     descendant: str | Path
@@ -197,7 +200,7 @@ def problems_of(path: str | Path, record: Provenance | None, seen: dict[Path, An
 
 
 def _changes(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
-    """Which files of a folder are not what was recorded."""
+    """Which files of a folder differ from what was recorded."""
     names = {
         "changed": [name for name in expected if name in found and found[name] != expected[name]],
         "missing": [name for name in expected if name not in found],
@@ -212,9 +215,10 @@ def _first_few(names: list[str], few: int = 3) -> str:
 
 
 def _ancestry_problems(path: str | Path, record: Provenance, seen: dict[Path, Ancestor]) -> Iterator[str]:
-    """Ancestors that are not what they were when the artifact was made, as far as they are there or others knew them.
+    """Report every ancestor that has changed since the artifact was made.
 
-    Each is held against what every descendant recorded, and followed once.
+    An ancestor that is missing is compared with what its other descendants recorded. Each is compared with the record
+    of every descendant, but its own ancestors are followed only once.
     """
     root = record.root(path)
     for ingredient in record.inputs:
@@ -242,7 +246,7 @@ def _content_now(path: Path, record: Provenance | None) -> str | None:
 
 
 def read_provenance(path: str | Path) -> Provenance | None:
-    """The record inside an artifact; None where there is none.
+    """The record inside an artifact; None if it has none.
 
     Raises:
         InputError: the artifact or its record cannot be read.

@@ -1,8 +1,8 @@
-"""Where an artifact's provenance record lives, for each kind of artifact, and the hash of the content beside it.
+"""Where each kind of artifact keeps its provenance record, and the hash of the content without it.
 
-In `provenance.json` of a folder, under the key `provenance` of a JSON object and of each line of JSON Lines, in the
-schema metadata of Parquet, in a comment at the end of an SVG. A content hash leaves the record out, so that equal
-content has equal hashes whoever made it. Light (no torch; Parquet's library is imported where it is needed).
+A folder keeps its record in `provenance.json`. A JSON object, and each line of JSON Lines, has it under the key
+`provenance`, Parquet in the schema's metadata, an SVG in a comment at the end. A content hash leaves the record out, so
+that equal content has equal hashes whoever made it. Light (no torch; pyarrow is imported where it is needed).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from world_modality.errors import InputError
 KEY = "provenance"
 FOLDER_RECORD = "provenance.json"
 PARQUET_KEY = b"world_modality.provenance"
-NOT_CONTENT = (FOLDER_RECORD, ".snakemake_timestamp")  # the latter is Snakemake's, in every folder it has an eye on
+NOT_CONTENT = (FOLDER_RECORD, ".snakemake_timestamp")  # Snakemake writes the latter into every folder it tracks
 
 
 def read_content(path: str | Path) -> Any:
@@ -38,7 +38,7 @@ def read_content(path: str | Path) -> Any:
 
 
 def read_record(path: str | Path) -> dict | None:
-    """The record inside an artifact; None where there is none.
+    """The record inside an artifact; None if it has none.
 
     Raises:
         InputError: the artifact or its record cannot be read.
@@ -48,7 +48,7 @@ def read_record(path: str | Path) -> dict | None:
 
 
 def content_sha256(path: str | Path) -> str:
-    """Hash of an artifact without its record: equal content, equal hash.
+    """Hash of an artifact without its record: equal content has an equal hash.
 
     Raises:
         InputError: the artifact is truncated or damaged.
@@ -58,7 +58,7 @@ def content_sha256(path: str | Path) -> str:
 
 
 def content_files(path: str | Path) -> dict[str, str]:
-    """Hash of each file of a folder artifact by its name, from which its content hash follows; else nothing."""
+    """Hash of each file of a folder artifact by name; its content hash follows from these. None for a file."""
     return file_hashes(path, without=NOT_CONTENT) if Path(path).is_dir() else {}
 
 
@@ -72,7 +72,7 @@ def write_record(path: Path, record: dict) -> None:
     """Write a record into an artifact.
 
     Raises:
-        InputError: a file of its kind has no place for one.
+        InputError: this kind of file has no place for a record.
     """
     if _kind(path) not in _WRITERS:
         kinds = ", ".join(kind for kind in _WRITERS if kind.startswith("."))
@@ -138,7 +138,7 @@ def _without_record(content: Any) -> Any:
     return {k: v for k, v in content.items() if k != KEY} if isinstance(content, dict) else content
 
 
-# Parquet: the data and the schema with its metadata; row groups and compression are not content.
+# Parquet: its content is the data and the schema with its metadata, but not the row groups or the compression.
 
 
 def _read_parquet(path: Path) -> dict | None:
@@ -184,7 +184,7 @@ def _has_fixed_width(kind) -> bool:
 
 
 def _values(path: Path, name: str, column) -> bytes:
-    """The numbers of a column, whatever row group or chunk they lie in."""
+    """The numbers of a column, however row groups and chunks divide them."""
     values = column.combine_chunks()
     missing = values.null_count
     while values.type.num_fields:  # lists
@@ -218,7 +218,7 @@ def _content_of_svg(path: Path) -> str:
     return text_sha256(_COMMENT.sub("", read_text(path)))
 
 
-# By kind; a file of any other kind has no record in it.
+# By kind; no other kind of file can hold a record.
 
 _READERS = {
     "folder": _read_folder,

@@ -1,9 +1,11 @@
-"""Which code an artifact is made by: a hash of each source file behind a program. Light (no torch).
+"""Which code makes an artifact: a hash of each source file behind a program. Light (no torch).
 
-The hash of a file is that of its syntax tree without comments and docstrings, so that only an edit of code changes it.
-`NOT_HASHED` modules are left out. What an artifact takes from the config reaches its rule's params through its spec:
-`config` makes the specs, and `sections` and `specs` hold fields and validators alone. The others say how an artifact is
-written or reported, not what is in it; content hashes, which some artifacts hold, stand as long as `FORMAT` does.
+A file's hash is that of its syntax tree without comments and docstrings, so only an edit of the code changes it.
+
+The modules in `NOT_HASHED` are left out. Three of them are about the config: `experiment.config` makes the specs, and
+`experiment.sections` and `experiment.specs` hold only fields and validators. What an artifact takes from the config
+reaches its rule's params through its spec. The other modules decide how an artifact is written or reported, not what is
+in it. Some artifacts hold content hashes; these stay the same as long as `FORMAT` does.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from world_modality.artifacts.files import text_sha256
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FORMAT = "format 2"  # of the records in artifacts and of content hashes: another rebuilds every artifact
+FORMAT = "format 2"  # of the records in artifacts and of content hashes; a new one rebuilds every artifact
 FIRST_PARTY = ("world_modality", "lerobot_policy_world_modality")
 NOT_HASHED = (
     "world_modality.errors",
@@ -34,7 +36,7 @@ NOT_HASHED = (
 
 
 def source_code(entry_point: str) -> str:
-    """`source_hashes` as a rule's param: JSON, so that a change of plan can be told file by file."""
+    """`source_hashes` as a rule's param: JSON, so that a change can be reported file by file."""
     return json.dumps(source_hashes(entry_point) | {"world_modality/artifacts/provenance.py": FORMAT}, sort_keys=True)
 
 
@@ -46,7 +48,7 @@ def source_hashes(entry_point: str | Path) -> dict[str, str]:
 
 
 def import_closure(*entry_points: str | Path) -> set[str]:
-    """First-party modules imported by the entry points, directly or not, without those left out of source hashes."""
+    """First-party modules that the entry points import, directly or indirectly, except those in `NOT_HASHED`."""
     found: set[str] = set()
     waiting = [REPOSITORY / entry for entry in entry_points]
     while waiting:
@@ -62,7 +64,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-@functools.cache  # by what a file holds: only an edited file is parsed again
+@functools.cache  # keyed by the file's text: only an edited file is parsed again
 def _code_sha256(code: str) -> str:
     tree = ast.parse(code)
     for node in ast.walk(tree):
@@ -95,7 +97,7 @@ def _first_party_imports(path: Path, code: str) -> frozenset[str]:
 
 
 def _with_its_packages(name: str) -> list[str]:
-    """A module and every package it lies in, whose `__init__` runs before it."""
+    """A module and every package it lies in, because their `__init__` runs before it."""
     parts = name.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
