@@ -1,1 +1,1 @@
-"""The experiment: its config, what each stage is handed, where artifacts lie, and what fits the budget."""
+"""The experiment: its config, the spec of each stage, where artifacts lie, and which options fit the budget."""

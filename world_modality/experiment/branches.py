@@ -1,6 +1,6 @@
 """The decision tree before it branches: which options the checkpoint judges, and which each branch asks for.
 
-Light (no torch): the Snakefile plans with it, and the decision checks with it what was planned.
+Light (no torch): the Snakefile plans with it, and the decision uses it to check what was planned.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ def judged_options(spec: JudgeSpec) -> list[str]:
 
 
 def wanted_options(spec: JudgeSpec, branch: Branch) -> list[str]:
-    """Options that a branch asks for and that are not run anyway, in order of preference; a budget may leave some out.
+    """Options that a branch asks for and that are not in `run`, in order of preference; a budget may leave some out.
 
-    `decision.wrist_experiment` can have the options of `on_hurt` asked for in both branches.
+    If `decision.wrist_experiment` is `always`, both branches ask for the options of `on_hurt`.
     """
     tree = spec.decision
     hurt = tree.on_hurt if branch == "wrist" or tree.wrist_experiment == "always" else []

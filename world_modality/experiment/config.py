@@ -1,7 +1,7 @@
 """The experiment: the whole of `config.yaml`, validated, and what the rules ask of it. Light: the Snakefile imports it.
 
-Each stage is handed a small frozen *spec* made of just the keys its artifact depends on (`Experiment.record_spec()` and
-its siblings).
+Each stage is handed a small frozen *spec*. It holds just the keys that the stage's artifact depends on
+(`Experiment.record_spec()` and its siblings).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ COSTS = REPOSITORY / "experiments" / "costs.yaml"
 COMMITS = REPOSITORY / "experiments" / "commits.yaml"
 POLICY_KINDS = tuple(PolicyCosts.model_fields)  # by the number of cameras of its world modality
 DEFAULT_CONFIG = (REPOSITORY / "config.yaml", COSTS, COMMITS)  # as the Snakefile reads them
-# What is taken of a repository of each section, and what it is to the hub.
+# What the repository of each section is to the hub, and which of its files are taken (none named: all).
 HUB_FILES: dict[str, tuple[Literal["dataset", "model"], tuple[str, ...]]] = {
     "demonstrations": ("dataset", ()),
     "encoder": ("model", ("*.json", "*.safetensors")),
@@ -83,8 +83,8 @@ HUB_FILES: dict[str, tuple[Literal["dataset", "model"], tuple[str, ...]]] = {
 class Experiment(Section):
     """The whole of `config.yaml`, with the costs and commits of `experiments/costs.yaml` and `commits.yaml`."""
 
-    scale: Scale = Field(description="how the verdict calls itself")
-    device: Literal["cpu", "cuda"] = Field(description="where encoding, training and rollouts compute")
+    scale: Scale = Field(description="the scale that the verdict reports")
+    device: Literal["cpu", "cuda"] = Field(description="where encoding, training and rollouts run")
     image_keys: dict[Camera, ImageKey] = Field(description="the cameras' keys in the dataset")
     simulation: Simulation
     demonstrations: Demonstrations
@@ -97,8 +97,8 @@ class Experiment(Section):
     evaluation: EvaluationSettings
     decision: Decision
     budget: Budget
-    costs: dict[Scale, Costs] = Field(description="by scale; not known at one that is not listed")
-    commits: dict[str, Commit] = Field(description="what each branch or tag of a hub's repository is pinned to")
+    costs: dict[Scale, Costs] = Field(description="by scale; the costs of a scale that is not listed are not known")
+    commits: dict[str, Commit] = Field(description="the commit of each pinned branch or tag of a hub's repository")
     figures: Figures
     run: OptionNames = Field(min_length=2, description="options that are always evaluated")
     options: dict[OptionName, Option] = Field(description="the option table")
@@ -205,7 +205,7 @@ class Experiment(Section):
                 raise ValueError(f"decision.pickup_tasks: task {task} is not in evaluation.tasks")
 
     def check_task(self, task: int) -> None:
-        """Raise ConfigError where the suite has no such task."""
+        """Raise ConfigError if the suite has no such task."""
         size = SUITE_SIZES[self.simulation.suite]
         if task >= size:
             raise ConfigError(f"{self.simulation.suite} has tasks 0 to {size - 1}, not {task}")
@@ -226,12 +226,12 @@ class Experiment(Section):
         return self.options[name]
 
     def known_options(self) -> list[str]:
-        """Options the decision reads whatever the branch."""
+        """Options that the decision reads in either branch."""
         always = self.scheduled("wrist") if self.decision.wrist_experiment == "always" else ()
         return [*self.run, *always]
 
     def scheduled(self, branch: Branch) -> tuple[str, ...]:
-        """Options beside those in `run` that the plan chooses in a branch of the tree, in order of preference."""
+        """Options in addition to `run` that the plan chooses in a branch of the tree, in order of preference."""
         spec = self.judge_spec()
         return choose(spec.plan, tuple(wanted_options(spec, branch)))
 
@@ -245,12 +245,12 @@ class Experiment(Section):
         }
 
     def disk_gb(self) -> int:
-        """Room that all results take, generously; most of it is checkpoints and the states of trainings under way."""
+        """A generous estimate of the room for all results; checkpoints and the states of running trainings dominate."""
         trained = sum(not option.checkpoint_of for option in self.options.values()) * len(self.training.seeds)
         return 2 + trained * (10 if self.policy.source == "hub" else 1)
 
     def pinned(self, section: str) -> Repository:
-        """What a section takes from the hub, its revision a commit.
+        """What a section takes from the hub, with a commit as its revision.
 
         Raises:
             ConfigError: the section names a branch or a tag that `commits` does not pin.
@@ -265,7 +265,7 @@ class Experiment(Section):
         return repository.model_copy(update={"revision": commit})
 
     def drawn_figures(self) -> list[str]:
-        """Names of the figures; how well Prophet predicts is known where episodes are held out."""
+        """Names of the figures. Prophet's is drawn only if episodes are held out, because it is measured on those."""
         return ["success", "attention", "plan", *(["prophet"] if self.demonstrations.held_out_per_task else [])]
 
     def blocks(self) -> list[int]:
@@ -273,7 +273,7 @@ class Experiment(Section):
         return list(range(-(-self.evaluation.episodes // self.evaluation.block_size)))
 
     def block(self, number: int | str) -> range:
-        """The initial states of a block, however many of them `evaluation.episodes` asks for: more rerun no block."""
+        """All initial states of a block, even beyond `evaluation.episodes`: raising that number reruns no block."""
         first = int(number) * self.evaluation.block_size
         return range(first, min(first + self.evaluation.block_size, INIT_STATES_PER_TASK))
 
@@ -336,7 +336,7 @@ class Experiment(Section):
         return {camera: f"{camera}{own}" for camera in option.cameras}
 
     def _hyperparameters(self, option: Option) -> Hyperparameters:
-        """Those of `training`, with the option's own learning schedule."""
+        """The hyperparameters of `training`, with the option's own learning schedule."""
         values = {name: getattr(self.training, name) for name in Hyperparameters.model_fields}
         own = option.training.model_dump(exclude_none=True) if option.training else {}
         return Hyperparameters(**values | own)
@@ -379,7 +379,7 @@ class Experiment(Section):
         return JudgeSpec(decision=tree, options=self._rows(self.run), run=self.run, plan=self.plan_spec())
 
     def plan_spec(self) -> PlanSpec:
-        """The budget, the options the tree may ask for beside those in `run`, and what is still to be made for them."""
+        """The budget, the options the tree may ask for in addition to `run`, and the stages they still need."""
         decision, budget, seeds = self.decision, self.budget, self.training.seeds
         options = [o for o in dict.fromkeys([*decision.on_hurt, *decision.on_success]) if o not in self.run]
         made = {stage.name for name in self.run for stage in self._stages(name)}
@@ -395,7 +395,7 @@ class Experiment(Section):
         )
 
     def _stages(self, name: str, made: Collection[str] = ()) -> Iterator[Stage]:
-        """What one option goes through, in order; what is `made` is not waited for."""
+        """The stages of one option, in order; they do not wait for a stage that is already `made`."""
         source, costs = self.checkpoint_option(name), self.costs.get(self.scale)
         kind = POLICY_KINDS[len(self.latent_cameras(name))]
         tables = {f"latents_{table}": camera for camera, table in self.latent_tables(name).items()}
@@ -432,7 +432,7 @@ class Experiment(Section):
 
 
 def default_config() -> dict[str, Any]:
-    """The experiment as the repository describes it, for overlays to be merged into."""
+    """The repository's default configuration, into which overlays are merged."""
     config: dict[str, Any] = {}
     for path in DEFAULT_CONFIG:
         config |= yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -443,7 +443,7 @@ def load_experiment(config: dict[str, Any]) -> Experiment:
     """Validate a merged configuration.
 
     Raises:
-        ConfigError: one line per offending key, with the nearest valid key where one is misspelt.
+        ConfigError: one line per offending key, with the nearest valid key if it is misspelt.
     """
     try:
         return Experiment.model_validate(config)

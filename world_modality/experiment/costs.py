@@ -1,7 +1,7 @@
-"""What the stages of the plan cost in a run, by Snakemake's benchmark files of its jobs, and `experiments/costs.yaml`.
+"""What each stage of the plan cost in a run, read from Snakemake's benchmark files, and `experiments/costs.yaml`.
 
-Non-obvious behaviours of Snakemake's benchmarks: a file gives the last attempt of a job alone, and stays when the
-config no longer asks for the job. So the config says which jobs there are.
+Non-obvious behaviours of Snakemake's benchmarks: a file covers only the last attempt of a job, and it stays when the
+config no longer asks for the job. So the list of jobs comes from the config, not from the files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from world_modality.experiment import paths
 from world_modality.experiment.config import POLICY_KINDS, Experiment
 from world_modality.experiment.sections import Costs, Scale
 
-SAME = 0.1  # a cost that moved by less than this part of itself stays as it stands: a rerun's noise rewrites nothing
+SAME = 0.1  # a cost that changed by less than this fraction is kept, so that a rerun's noise rewrites nothing
 RULES = {
     "latents": "encode_latents, once for all options and seeds",
     "train": "train_policy, an option and a seed, by the cameras of its world modality",
@@ -27,13 +27,13 @@ Measured = dict[str, dict[str, list[float]]]  # hours of each job or sum of jobs
 
 
 def measure(experiment: Experiment, folder: Path) -> Measured:
-    """Hours of what ran, by the names that `Costs` has.
+    """The hours that each stage took in a run, by stage and kind as `Costs` names them.
 
     Args:
-        folder: the experiment's.
+        folder: the experiment's folder.
 
     Raises:
-        InputError: a stage has no time at all, or one of an option's jobs has none.
+        InputError: a stage has no benchmark file at all, or only some of an option's jobs have one.
     """
     measured: Measured = {
         "latents": {
@@ -77,7 +77,7 @@ def _evaluations(experiment: Experiment, option: str, folder: Path) -> Iterator[
 
 
 def _hours(groups: Iterable[Sequence[Path]]) -> list[float]:
-    """The sum of each group of jobs that ran; nothing where none of any group did."""
+    """Hours of each group of jobs, summed; an empty list if no job of any group ran."""
     groups = [list(group) for group in groups]
     files = [path for group in groups for path in group]
     if not any(path.exists() for path in files):
@@ -89,7 +89,7 @@ def _hours(groups: Iterable[Sequence[Path]]) -> list[float]:
 
 
 def _job_hours(path: Path) -> float:
-    """Hours of one job, the mean where it was repeated."""
+    """Hours of one job; their mean if it was repeated."""
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
     try:
         return statistics.mean(float(row["s"]) for row in rows) / 3600
@@ -100,10 +100,10 @@ def _job_hours(path: Path) -> float:
 def scale_text(measured: Measured, scale: Scale, before: Costs | None, device: str = "") -> str:
     """The costs of one scale, as `costs.yaml` lists them: means, to two digits.
 
-    What was not measured costs what the dearest of its stage does.
+    A kind that was not measured is given the highest cost measured in its stage.
 
     Args:
-        before: what the file says of this scale now; None: nothing.
+        before: the costs that the file has for this scale now; None if it has none.
     """
     where = f" on {device}" if device else ""
     lines = [f"  {scale}:  # measured in a run{where} [job-hours], by the benchmark files of its jobs"]
@@ -122,10 +122,10 @@ def _settled(hours: float, old: float | None) -> float:
 
 
 def with_costs(text: str, scale: Scale, costs: str) -> str:
-    """`costs.yaml` with the costs of one scale in place of its old ones; all else stands, comments included.
+    """`costs.yaml` with the costs of one scale replaced; everything else stays, comments included.
 
     Raises:
-        InputError: the text is not laid out as `costs.yaml` is: each scale a key on a line of its own, below `costs`.
+        InputError: the text is not laid out like `costs.yaml`: each scale is a key on a line of its own, below `costs`.
     """
     head, *scales = re.split(r"^(?=  \w+:)", text, flags=re.MULTILINE)
     if not re.search(r"^costs:[ ]*(#.*)?\n\Z", head, flags=re.MULTILINE):

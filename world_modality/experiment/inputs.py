@@ -1,4 +1,4 @@
-"""What the jobs of an experiment read: the paths of their inputs, by the role each plays. Light (no torch)."""
+"""What the jobs of an experiment read: the paths of their inputs, by role. Light (no torch)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Inputs = dict[str, str | list[str]]
 
 
 def demonstration_parts(experiment: Experiment) -> list[str]:
-    """The recordings of each task. Snakemake does not remember an order of inputs, so it is that of the tasks."""
+    """The recordings of each task, in the order of the tasks: Snakemake does not remember the order of inputs."""
     return [paths.demonstrations(task) for task in sorted(experiment.demonstrations.tasks)]
 
 
@@ -42,7 +42,7 @@ def training(experiment: Experiment, option: str) -> Inputs:
 
 
 def checkpoints(experiment: Experiment, *options: str) -> list[str]:
-    """The checkpoints that some options roll out, each once, with every training seed."""
+    """The checkpoints that some options roll out, each once, for every training seed."""
     trained = dict.fromkeys(experiment.checkpoint_option(option) for option in options)
     return [paths.checkpoint(option, seed) for option in trained for seed in experiment.training.seeds]
 
@@ -58,10 +58,10 @@ def examination(experiment: Experiment, option: str) -> Inputs:
 
 
 def rollout(experiment: Experiment, option: str, seed: int | str | None = None) -> Inputs:
-    """One checkpoint, the VLM it names, and the encoder where it encodes what it sees at rollout.
+    """One checkpoint, the VLM it names, and the encoder if the option encodes what it sees at rollout.
 
     Args:
-        seed: the training seed; None: the first, which is filmed.
+        seed: the training seed; None: the first, whose episodes are filmed.
     """
     seed = experiment.training.seeds[0] if seed is None else seed
     inputs: Inputs = {"checkpoint": paths.checkpoint(experiment.checkpoint_option(option), seed), "vlm": paths.VLM}
@@ -69,7 +69,7 @@ def rollout(experiment: Experiment, option: str, seed: int | str | None = None) 
 
 
 def init_states(experiment: Experiment, task: int | str, blocks: Iterable[int | str]) -> list[str]:
-    """The files of drawn initial states; none where they are LIBERO's benchmark."""
+    """The files of drawn initial states; none if evaluation begins at LIBERO's benchmark states."""
     return [paths.init_states(task, block) for block in blocks] if experiment.simulation.spread else []
 
 
@@ -113,13 +113,13 @@ def videos(experiment: Experiment, options: Iterable[str]) -> list[str]:
 
 
 def foresights(experiment: Experiment, options: Iterable[str]) -> list[str]:
-    """Of the options with a Prophet of their own; none where no episode is held out to measure it on."""
+    """The measurements of each Prophet that an option trains; none if no episode is held out to measure it on."""
     if not experiment.demonstrations.held_out_per_task:
         return []
     return [paths.foresight(option) for option in options if experiment.options[option].cameras]
 
 
 def attention_tables(experiment: Experiment, options: Iterable[str]) -> list[str]:
-    """Of the options with a world modality of their own, in training and at rollout."""
+    """The attention in training and at rollout, of the options that train a world modality of their own."""
     own = [option for option in options if experiment.options[option].cameras]
     return [table for option in own for table in (paths.training_attention(option), paths.rollout_attention(option))]

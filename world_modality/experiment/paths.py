@@ -1,6 +1,6 @@
-"""Where each artifact of an experiment lies, relative to its folder. Light (no torch).
+"""Where each artifact of an experiment lies, relative to the experiment's folder. Light (no torch).
 
-Called with values, a function gives one path; called without, the pattern that a rule has:
+Called with values, a function returns one path. Called without, it returns the pattern for a rule:
 
     checkpoint("E2", 0)  ->  results/ckpt_E2/seed_0
     checkpoint()         ->  results/ckpt_{option}/seed_{seed}
@@ -28,7 +28,7 @@ DECISION_TEXT = f"{RESULTS}/decision.txt"
 ATTENTION = f"{RESULTS}/attention.json"
 ATTENTION_TEXT = f"{RESULTS}/attention.txt"
 
-# The artifact that is made of what a section of the config takes from a hub.
+# The artifact that holds what each section of the config takes from a hub.
 PUBLISHED = {"demonstrations": DATASET, "encoder": ENCODER, "vlm": VLM, "policy": POLICY}
 
 Number = int | str  # a number, or the wildcard that stands for it
@@ -39,7 +39,7 @@ def demonstrations(task: Number = "{task}") -> str:
 
 
 def latents(table: str = "{table}") -> str:
-    """The latents of a camera: `wrist`, or `wrist_m8` for a window that is not `world.window`."""
+    """The latents of a camera: `wrist`, or `wrist_m8` for a window of 8 that is not `world.window`."""
     return f"{RESULTS}/latents_{table}.parquet"
 
 
@@ -92,7 +92,7 @@ def figure(name: str = "{figure}") -> str:
 
 
 def preflight(node: str) -> str:
-    """What a check of one kind of node found."""
+    """What the preflight check of one kind of node found."""
     return f"{RESULTS}/.preflight/{node}.txt"
 
 
@@ -119,5 +119,5 @@ def log(rule: str, job: str = "") -> str:
 
 
 def benchmark(rule: str, job: str = "") -> str:
-    """What Snakemake measures of a job: seconds, memory."""
+    """Where Snakemake writes what it measured of a job: seconds, memory."""
     return f"benchmarks/out/{rule}/{job}.tsv" if job else f"benchmarks/out/{rule}.tsv"

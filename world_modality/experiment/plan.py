@@ -1,13 +1,14 @@
 """What fits the budget: which of the options that the tree asks for are run, and when each of their stages runs.
 
-Two integer programs. The first chooses the options: in order of preference, each that fits beside those before it; a
-stage that several need is counted once. The second looks for a schedule that ends earlier than one made by hand (every
-stage as soon as it can, the longest way to an end first); it is asked only where that one ends later than a bound that
-none beats: the longest chain of stages, or all hours spread evenly over the GPUs.
+Two integer programs find this out. The first chooses the options: it takes them in order of preference, and keeps each
+one that fits in addition to those already chosen. A stage that several options need is counted once. The second looks
+for a schedule that ends earlier than one made by a simple rule: start every stage as soon as possible, the one with the
+longest chain behind it first. The second program runs only if the simple schedule ends later than a bound that no
+schedule beats: the longest chain of stages, or all hours spread evenly over the GPUs.
 
-Time is a whole number of ticks (the largest that all hours are a multiple of), so a schedule is exact. In the program
-time is cut into at most `SLOTS` slots; where a slot has to be longer than a tick, and where the search stops after
-`NODES` nodes, the best schedule found stands and `Plan.bound` says what is proven. Nothing depends on the clock.
+Time is counted in ticks, the largest unit that all hours are multiples of, so a schedule is exact. The second program
+cuts time into at most `SLOTS` slots. If a slot must be longer than a tick, or if the search stops after `NODES` nodes,
+the best schedule found is kept and `Plan.bound` says what is proven. Nothing depends on the clock.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from world_modality.experiment.specs import PlanSpec, Stage
 
 SLOTS = 100
 NODES = 2000
-# By PuLP's names, what limits the nodes. First the CBC that comes with PuLP, so that what else is installed changes no
-# plan; then HiGHS, which greets on the standard output, and another CBC.
+# PuLP's name of each solver, with its option that limits the nodes. The CBC that comes with PuLP is first, so that other
+# installed solvers change no plan. Then come HiGHS, which prints a banner to standard output, and any other CBC.
 SOLVERS = {"PULP_CBC_CMD": "maxNodes", "HiGHS": "mip_max_nodes", "COIN_CMD": "maxNodes"}
 
 
@@ -43,7 +44,7 @@ class PlannedStage(Document):
 
 class LeftOut(Document):
     option: OptionName
-    hours: float = Field(description="what it adds to the options before it that were chosen [GPU-hours]")
+    hours: float = Field(description="what it adds to the cost of the chosen options before it [GPU-hours]")
     missing: float = Field(description="how much of that is beyond the budget [GPU-hours]")
 
 
@@ -67,8 +68,8 @@ class Plan(Document):
     hours: float | None = Field(description="what the chosen options cost; null: not known [GPU-hours]")
     makespan: float | None = Field(description="end of the last stage; null: costs are not known [h]")
     bound: float | None = Field(
-        description="no schedule is proven to end before this; equal to the makespan: none does; null: costs are not "
-        "known [h]"
+        description="it is proven that no schedule ends before this; where it equals the makespan, the schedule is the "
+        "shortest; null: costs are not known [h]"
     )
     stages: list[PlannedStage] = Field(description="in order of their start; none where costs are not known")
 
@@ -100,7 +101,7 @@ class Plan(Document):
 
 
 def make_plan(spec: PlanSpec, wanted: Sequence[str]) -> Plan:
-    """Choose among the wanted options, the preferred ones first, and schedule what the chosen ones need."""
+    """Choose among the wanted options, the preferred ones first, and schedule the stages the chosen ones need."""
     wanted = tuple(wanted)
     chosen, more = choose(spec, wanted), choose(_with_one_more_hour(spec), wanted)
     stages = stages_of(spec, chosen)
@@ -147,7 +148,7 @@ def _left_out(spec: PlanSpec, option: str, wanted: Sequence[str], chosen: Sequen
 
 
 def _exact(hours: float) -> Fraction:
-    """The decimal number that was written: 0.1 is a tenth."""
+    """Exactly the decimal number that was written: 0.1 is a tenth."""
     return Fraction(repr(hours))
 
 
@@ -156,7 +157,7 @@ def _hours(stages: Iterable[Stage]) -> Fraction:
 
 
 def _in_ticks(stages: Iterable[Stage]) -> tuple[dict[str, int], Fraction]:
-    """Whole ticks of each stage, and the hours of a tick."""
+    """The length of each stage in whole ticks, and the length of a tick in hours."""
     hours = {stage.name: _exact(stage.hours) for stage in stages}
     denominator = math.lcm(*(h.denominator for h in hours.values()))
     tick = Fraction(math.gcd(*(int(h * denominator) for h in hours.values())), denominator) or Fraction(1)
@@ -168,7 +169,7 @@ def _in_ticks(stages: Iterable[Stage]) -> tuple[dict[str, int], Fraction]:
 
 @functools.cache
 def choose(spec: PlanSpec, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The wanted options that fit the budget: each that can be run beside the chosen ones before it.
+    """The wanted options that fit the budget: each that can be run in addition to the chosen ones before it.
 
     Args:
         wanted: candidates of the spec, in order of preference.
@@ -206,7 +207,7 @@ def schedule(stages: Sequence[Stage], gpus: int) -> tuple[list[PlannedStage], fl
     """When and where each stage runs; the end of the last one, and a bound that no schedule beats [h].
 
     Args:
-        stages: each after those it comes after.
+        stages: each listed after the stages it waits for.
     """
     if not stages:
         return [], 0.0, 0.0
@@ -222,7 +223,7 @@ def schedule(stages: Sequence[Stage], gpus: int) -> tuple[list[PlannedStage], fl
 
 
 def _shortest(stages: Sequence[Stage], ticks: dict[str, int], gpus: int) -> tuple[Places, int]:
-    """A schedule that ends as early as can be found, and a time before which none ends [ticks]."""
+    """The schedule with the earliest end that is found, and a time before which none can end [ticks]."""
     tails = _longest_ways(stages, ticks)
     by_hand = (stages, sorted(stages, key=lambda stage: -tails[stage.name]))  # the preferred options first, if possible
     best = min((_place(order, ticks, gpus) for order in by_hand), key=_end)
@@ -247,7 +248,7 @@ def _end(places: Places) -> int:
 
 
 def _longest_ways(stages: Sequence[Stage], lengths: dict[str, int]) -> dict[str, int]:
-    """From the start of each stage to the end of the longest chain of stages behind it."""
+    """For each stage, the time from its start to the end of the longest chain of stages that it begins."""
     ways = dict(lengths)
     for stage in reversed(stages):
         for name in stage.after:
@@ -256,7 +257,7 @@ def _longest_ways(stages: Sequence[Stage], lengths: dict[str, int]) -> dict[str,
 
 
 def _place(order: Iterable[Stage], ticks: dict[str, int], gpus: int) -> Places:
-    """Each stage in turn as early as it can, on the first GPU that is free then, also between those placed already."""
+    """Place each stage in turn as early as possible, on the first free GPU, also in gaps between placed stages."""
     places: Places = {}
     for stage in order:
         ready = max((places[name][2] for name in stage.after), default=0)
@@ -275,8 +276,8 @@ def _start_before(
 ) -> tuple[dict[str, int] | None, bool]:
     """Starts with which all stages end by `end`, or None; and whether it is proven that there are none [slots].
 
-    A stage starts in exactly one slot of those it can start in. GPUs are alike, so it is enough that no slot has more
-    running stages than GPUs: `_place` finds a GPU for each.
+    Each stage starts in exactly one of the slots it can start in. The GPUs are alike, so it is enough that no slot has
+    more running stages than there are GPUs: `_place` finds a GPU for each.
     """
     ways, heads = _longest_ways(stages, slots), dict.fromkeys(slots, 0)
     for stage in stages:
@@ -296,7 +297,7 @@ def _start_before(
         problem += pulp.lpSum(running) <= gpus
     for stage in stages:
         for name in stage.after:
-            for t in windows[stage.name]:  # one that has started by t comes after one that has ended by then
+            for t in windows[stage.name]:  # if it has started by t, the one before it has ended by t
                 late = [x for u, x in starts[name].items() if u + slots[name] > t]
                 problem += pulp.lpSum(late) + pulp.lpSum(x for u, x in starts[stage.name].items() if u <= t) <= 1
     problem.setObjective(pulp.lpSum(t * x for at in starts.values() for t, x in at.items()))
@@ -307,15 +308,15 @@ def _start_before(
 
 
 def _solve(problem: pulp.LpProblem, nodes: int | None = None) -> int:
-    """Solve exactly with what PuLP finds, limited by nodes and never by a clock; returns PuLP's status."""
+    """Solve exactly with a solver that PuLP finds, limited by nodes and never by a clock; returns PuLP's status."""
     name = _available()
     limits = {SOLVERS[name]: nodes} if nodes else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # PuLP 4 will have CBC in another place
+        warnings.simplefilter("ignore", DeprecationWarning)  # PuLP 4 will move CBC elsewhere
         solver = pulp.getSolver(name, msg=False, threads=1, gapRel=0, **limits)
     try:
         return problem.solve(solver)
-    except KeyError:  # PuLP does not know what HiGHS answers at its limit of nodes
+    except KeyError:  # PuLP does not know the status that HiGHS returns at its node limit
         return pulp.LpStatusNotSolved
 
 

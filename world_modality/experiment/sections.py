@@ -1,7 +1,8 @@
-"""The sections of `config.yaml`: what each key means and which values are possible, and no defaults.
+"""The sections of `config.yaml`: what each key means and which values are valid. They hold no defaults.
 
-A value stands in one place, the file; a wrong one is told by its key, with the nearest valid one where it is misspelt.
-Fields and validators alone: what decides something lives in a module that is hashed into artifacts. Light (no torch).
+A value is set in one place, the file. An error names the offending key, and the nearest valid one if it is misspelt.
+This module holds only fields and validators; anything that decides something lives in a module that is hashed into
+artifacts. Light (no torch).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def _distinct(values):
     return values
 
 
-MAX_SEED = 2**32 - 1  # numpy takes no greater one
+MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 Camera = Literal["front", "wrist"]
 Scale = Literal["embedded", "smoke", "full"]
 Memory = Literal["predicted", "zero", "random", "random-scaled", "shuffle", "signflip", "oracle"]
@@ -57,7 +58,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_truth_values(cls, value, info):
-        """YAML reads `on`, `off`, `yes` and `no` as truth values, which pydantic would take for 1 and 0."""
+        """YAML reads `on`, `off`, `yes` and `no` as truth values, which pydantic would accept as 1 and 0."""
         values = value if isinstance(value, list) else [value]
         if any(isinstance(v, bool) for v in values) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("a truth value where none is expected")
@@ -65,12 +66,12 @@ class Section(BaseModel):
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a revision of the hub's can never move, as a branch or a tag can."""
+    """Whether a revision on the hub is a commit, which never moves, unlike a branch or a tag."""
     return re.fullmatch(COMMIT, revision) is not None
 
 
 def _check_hub(section) -> None:
-    """A published thing has a place on the hub, any other has none."""
+    """A section whose source is the hub must say where on the hub; any other must not."""
     if section.source == "hub" and (not section.repo_id or not section.revision):
         raise ValueError("source hub needs repo_id and revision")
     if section.source != "hub" and (section.repo_id or section.revision):
@@ -78,14 +79,14 @@ def _check_hub(section) -> None:
 
 
 class Simulation(Section):
-    """LIBERO, as the recorder and the evaluator both run it."""
+    """LIBERO, as both the recorder and the evaluator run it."""
 
     suite: Literal["libero_spatial", "libero_object", "libero_goal", "libero_10"] = Field(
         description="LIBERO task suite; the scripted expert knows libero_spatial"
     )
     camera_size: int = Field(ge=16, le=1024, description="side of the square camera images [px]")
     render: Literal["fast", "stock"] = Field(
-        description="fast: no multisampling, no reflections, meshes of fewer faces; stock: LIBERO's own settings"
+        description="fast: no multisampling, no reflections, meshes with fewer faces; stock: LIBERO's own settings"
     )
     spread: float = Field(
         ge=0,
@@ -104,7 +105,7 @@ class Demonstrations(Section):
     )
     tasks: Naturals = Field(description="task ids to record")
     episodes_per_task: PositiveInt = Field(description="successful demonstrations per task [episodes]")
-    max_attempts_per_task: PositiveInt = Field(description="give up on a task after so many attempts [episodes]")
+    max_attempts_per_task: PositiveInt = Field(description="give up on a task after this many attempts [episodes]")
     held_out_per_task: int = Field(
         ge=0, description="the last episodes of each task, on which nothing is trained [episodes]"
     )
@@ -125,7 +126,7 @@ class Demonstrations(Section):
 
 
 class EncoderWeights(Section):
-    """V-JEPA 2: small and random (weights from a seed), or a published one."""
+    """V-JEPA 2: a small random one (weights from a seed), or a published one."""
 
     source: Literal["small", "hub"] = Field(description="small: built from the sizes below; hub: a published encoder")
     repo_id: RepoId | None = Field(description="hub: model id; small: null")
@@ -163,7 +164,7 @@ class Encoder(EncoderWeights):
 
 
 class Latents(Section):
-    """How the world latents are computed; what they are is said by `encoder` and `world.window`."""
+    """How the world latents are computed; `encoder` and `world.window` say what they are."""
 
     batch_size: PositiveInt = Field(description="windows encoded at once")
 
@@ -177,7 +178,7 @@ class World(Section):
     prophet_width: PositiveInt = Field(description="width of Prophet's transformer")
     prophet_layers: PositiveInt = Field(description="layers of Prophet's transformer")
     heads: PositiveInt = Field(description="attention heads of Prophet and of the cross-attention")
-    loss_weight: float = Field(ge=0, description="lambda_world: weight of the world loss beside the action loss")
+    loss_weight: float = Field(ge=0, description="lambda_world: weight of the world loss relative to the action loss")
 
     @model_validator(mode="after")
     def _check(self):
@@ -189,7 +190,7 @@ class World(Section):
 
 
 class Vlm(Section):
-    """The SmolVLM that SmolVLA is built on: a small one of the published one's classes, or a published one."""
+    """The SmolVLM that SmolVLA is built on: a published one, or a small one of the same classes."""
 
     source: Literal["small", "hub"] = Field(
         description="small: built from the sizes below; hub: config, tokenizer and processor of a published one, whose "
@@ -251,7 +252,7 @@ class Hyperparameters(Section):
         ge=0, lt=1, description="decay of the averaged weights that are saved; 0: the last weights"
     )
     precision: Literal["fp32", "bf16"] = Field(
-        description="of the matrix products of training: fp32, or bf16 by autocast (weights stay float32)"
+        description="of the matrix products in training: fp32, or bf16 by autocast (weights stay float32)"
     )
 
     @model_validator(mode="after")
@@ -273,18 +274,18 @@ class Training(Hyperparameters):
 
 
 class EvaluationSettings(Section):
-    """Closed-loop rollouts from LIBERO's benchmark initial states, the same for every option."""
+    """Closed-loop rollouts from the same initial states for every option."""
 
     tasks: Naturals = Field(description="task ids to evaluate")
     episodes: int = Field(ge=1, le=INIT_STATES_PER_TASK, description="initial states 0 … n-1 of each task [episodes]")
     block_size: int = Field(ge=1, le=INIT_STATES_PER_TASK, description="initial states evaluated by one job [episodes]")
-    horizon: PositiveInt = Field(description="an episode fails after so many control steps [steps]")
-    n_action_steps: PositiveInt = Field(description="actions executed of each predicted chunk [steps]")
+    horizon: PositiveInt = Field(description="an episode fails after this many control steps [steps]")
+    n_action_steps: PositiveInt = Field(description="how many actions of each predicted chunk are executed [steps]")
     video_size: int = Field(ge=64, le=1024, description="side of the recorded videos [px]")
 
 
 class Tree(Section):
-    """Who plays which part in the decision tree, and what it schedules; the tree itself is code."""
+    """Which option plays which role in the decision tree, and what the tree schedules; the tree itself is code."""
 
     pickup_tasks: Naturals = Field(description="tasks the tree asks about")
     baseline: OptionName = Field(description="the option without a world modality (E0)")
@@ -292,32 +293,32 @@ class Tree(Section):
     wrist: OptionName = Field(description="the wrist experiment's preferred option (A)")
     fusion: OptionName | None = Field(description="the option that sees both cameras (C), where there is one")
     wrist_experiment: Literal["if_world_hurts", "always"] = Field(
-        description="always: ask for the options of on_hurt whatever the branch; the branch is reported the same"
+        description="always: ask for the options of on_hurt in either branch; the reported branch stays the same"
     )
     on_hurt: OptionNames = Field(description="options to run where world hurts, decision.wrist among them, best first")
     on_success: OptionNames = Field(description="options to run where world helps or is neutral, best first")
 
 
 class Decision(Tree):
-    """The tree, and the thresholds of what is reported beside it."""
+    """The tree, and the thresholds of what is reported next to it."""
 
     min_baseline_success: Fraction = Field(description="below this pooled pickup success of the baseline: VOID")
     confidence: float = Field(
         gt=0.5,
         lt=1,
-        description="of all intervals; a verdict is read off one of their ends, so it is false at most half as often "
-        "as the interval misses",
+        description="of all intervals; a verdict is read off one end of an interval, so it is false at most half as "
+        "often as the interval misses",
     )
     margin: float = Field(
         gt=0, lt=1, description="non-inferiority margin: a loss of pickup success that would not matter [fraction]"
     )
     stopping: Literal["fixed", "anytime"] = Field(
-        description="fixed: the verdicts hold for a number of episodes chosen beforehand; anytime: also where the "
-        "evaluation is extended after a look at them"
+        description="fixed: the verdicts hold for a number of episodes chosen beforehand; anytime: they also hold if "
+        "the evaluation is extended after a look at them"
     )
     power: float = Field(gt=0.5, lt=1, description="chance of the right verdict that `pairs to settle` asks for")
     when_inconclusive: Literal["keep_baseline", "follow_branch", "extend"] = Field(
-        description="what the decision advises where the episodes do not tell; runs nothing and changes no branch"
+        description="what the decision advises if the episodes settle nothing; runs nothing and changes no branch"
     )
     min_world_effect: float = Field(
         ge=0, description="|tanh(gate)| or action change (RMS) below this: the decision says `world path inactive`"
@@ -325,15 +326,15 @@ class Decision(Tree):
 
     @property
     def level(self) -> float:
-        """Largest chance of a false verdict, of each of its two kinds."""
+        """Largest chance of a false verdict of either kind."""
         return (1 - self.confidence) / 2
 
 
 class Budget(Section):
     """What the options that the tree asks for may cost."""
 
-    gpu_hours: float | None = Field(ge=0, description="for all that the tree asks for together; null: no limit [h]")
-    gpus: int = Field(ge=1, le=64, description="jobs of the plan that run side by side")
+    gpu_hours: float | None = Field(ge=0, description="for everything the tree asks for, together; null: no limit [h]")
+    gpus: int = Field(ge=1, le=64, description="how many jobs of the plan run at the same time")
 
 
 class LatentCosts(Section):
@@ -344,7 +345,7 @@ class LatentCosts(Section):
 
 
 class PolicyCosts(Section):
-    """GPU-hours of a policy, by how many cameras its world modality has."""
+    """GPU-hours of a policy, by the number of cameras of its world modality."""
 
     none: Hours = Field(description="without a world modality [GPU-hours]")
     one: Hours = Field(description="with the latents of one camera [GPU-hours]")
@@ -365,7 +366,7 @@ class Repository(Section):
     kind: Literal["dataset", "model"]
     repo_id: RepoId
     revision: Revision
-    files: tuple[str, ...] = Field(description="patterns of the files' names; none: all")
+    files: tuple[str, ...] = Field(description="patterns of file names; if there are none, all files")
 
     @property
     def name(self) -> str:
@@ -377,13 +378,13 @@ class Figures(Section):
     """How the figures look."""
 
     task_colors: Annotated[list[Color], Field(min_length=1)] = Field(
-        description="colours of the tasks, in order, again from the first where there are more tasks"
+        description="colours of the tasks, in order; if there are more tasks, the colours repeat"
     )
-    pickup_color: Color = Field(description="colour of the pickup tasks pooled")
+    pickup_color: Color = Field(description="colour of the pooled pickup tasks")
 
 
 class LearningSchedule(Section):
-    """What an option's training may do otherwise than `training` says; the decision reports it."""
+    """What an option's training may set differently from `training`; the decision reports it."""
 
     learning_rate: float | None = Field(default=None, gt=0, le=1, description="peak of AdamW's learning rate")
     warmup_steps: int | None = Field(default=None, ge=0, description="linear warm-up [steps]")
@@ -394,20 +395,20 @@ class OptionRow(Section):
     """What an option is to the decision tree: what it sees, and whose checkpoint it rolls out."""
 
     cameras: Cameras = Field(default=(), description="cameras of the world latents; none: no world modality")
-    window: int | None = Field(default=None, ge=1, le=64, description="its own m in place of world.window [frames]")
+    window: int | None = Field(default=None, ge=1, le=64, description="its own m instead of world.window [frames]")
     memory: Memory | None = Field(
         default=None,
-        description="what the policy attends to. predicted: Prophet's prediction, which a trained row does unless it "
-        "says otherwise; zero; random: noise; random-scaled: noise as strong as the prediction; shuffle: another "
-        "prediction of the batch or episode; signflip: half of its dimensions with the other sign; oracle: the true "
-        "future, in training",
+        description="what the policy attends to. predicted: Prophet's prediction, the default of a trained row; zero; "
+        "random: noise; random-scaled: noise as strong as the prediction; shuffle: another prediction of the batch or "
+        "episode; signflip: the prediction with the sign of half of its dimensions flipped; oracle: the true future, "
+        "in training only",
     )
     images: Literal["seen", "blank"] = Field(default="seen", description="blank: every image the policy sees is black")
     checkpoint_of: OptionName | None = Field(
         default=None, description="rolls out this option's checkpoint; trains nothing"
     )
     rollout_cameras: Cameras = Field(
-        default=(), description="with checkpoint_of: the camera seen at rollout in place of the one trained on"
+        default=(), description="with checkpoint_of: the camera seen at rollout instead of the one trained on"
     )
     rollout_window: int | None = Field(
         default=None,
@@ -418,8 +419,8 @@ class OptionRow(Section):
     rollout_noise: int = Field(
         default=0,
         ge=0,
-        description="with checkpoint_of: another stream of flow noise at rollout, to see what chance alone does; "
-        "0: that of all other options",
+        description="with checkpoint_of: another stream of flow noise at rollout, to show what chance alone does; "
+        "0: the stream of all other options",
     )
 
     @model_validator(mode="after")
@@ -455,7 +456,7 @@ class Option(OptionRow):
         return self
 
 
-# ---- telling what is wrong ------------------------------------------------------------------------------------------
+# ---- reporting what is wrong ----------------------------------------------------------------------------------------
 
 
 def explain(error: Any, model: type[Section]) -> str:

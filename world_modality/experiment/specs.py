@@ -1,8 +1,8 @@
-"""The specs handed to the stages: for each artifact just the part of the config it depends on.
+"""The specs handed to the stages: for each artifact, just the part of the config that it depends on.
 
-A spec travels to a program as JSON (`--spec`) and is part of its rule's params: editing any other key reruns nothing.
-`config.Experiment` makes them. Fields and validators alone: what decides something lives in a module that is hashed
-into artifacts. Light (no torch).
+A spec travels to a program as JSON (`--spec`) and is part of its rule's params, so editing any other key reruns
+nothing. `experiment.config.Experiment` makes the specs. This module holds only fields and validators; anything that
+decides something lives in a module that is hashed into artifacts. Light (no torch).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RecordSpec(Section):
 
 
 class InitStatesSpec(Section):
-    """What drawing initial states depends on, beside task and number."""
+    """What drawing initial states depends on, in addition to task and number."""
 
     suite: str
     spread: float
@@ -52,7 +52,7 @@ class InitStatesSpec(Section):
 
 
 class TrainSpec(Section):
-    """What training one option depends on, beside its inputs and its seed."""
+    """What training one option depends on, in addition to its inputs and its seed."""
 
     option: str
     device: str
@@ -77,7 +77,7 @@ class EvalProtocol(Section):
 
 
 class RolloutSpec(Section):
-    """What rolling out one option depends on, beside its checkpoint, task and initial states."""
+    """What rolling out one option depends on, in addition to its checkpoint, task and initial states."""
 
     option: str
     source_option: str
@@ -93,7 +93,7 @@ class RolloutSpec(Section):
 
 
 class EvaluationSpec(Section):
-    """What an evaluation file says beside its episodes."""
+    """What an evaluation file holds in addition to its episodes."""
 
     rollout: RolloutSpec
     episodes: int
@@ -105,23 +105,23 @@ class Stage(Section):
     name: str
     kind: Literal["latents", "train", "evaluate"]
     hours: Hours | None = Field(description="what it costs; null: not known [GPU-hours]")
-    after: tuple[str, ...] = Field(description="stages of the plan that come before it")
+    after: tuple[str, ...] = Field(description="stages of the plan that must end before it starts")
 
 
 class Candidate(Section):
-    """An option that the tree may ask for, beside those in `run`."""
+    """An option that the tree may ask for, in addition to those in `run`."""
 
     name: OptionName
-    ends: tuple[str, ...] = Field(description="the stages it ends with; they and all before them are what it needs")
+    ends: tuple[str, ...] = Field(description="the stages it ends with; it needs them and all stages before them")
 
 
 class PlanSpec(Section):
-    """What the plan depends on, beside the branch: the budget, and each stage once, whoever shares it."""
+    """What the plan depends on, in addition to the branch: the budget, and each stage once, even if it is shared."""
 
-    scale: Scale = Field(description="whose costs the stages have")
+    scale: Scale = Field(description="the scale whose costs the stages have")
     gpu_hours: float | None = Field(ge=0)
     gpus: int = Field(ge=1)
-    stages: tuple[Stage, ...] = Field(description="each after those it comes after")
+    stages: tuple[Stage, ...] = Field(description="each listed after the stages it waits for")
     candidates: tuple[Candidate, ...]
 
     @model_validator(mode="after")
@@ -147,7 +147,7 @@ class PlanSpec(Section):
 
 
 class JudgeSpec(Section):
-    """What the judgement of the pickup tasks depends on, beside the evaluations."""
+    """What the judgement of the pickup tasks depends on, in addition to the evaluations."""
 
     decision: Tree
     options: dict[OptionName, OptionRow] = Field(description="the options that may be evaluated")
@@ -170,7 +170,7 @@ class JudgeSpec(Section):
 
 
 class DecisionSpec(JudgeSpec):
-    """What the decision depends on, beside the evaluations and the judgement."""
+    """What the decision depends on, in addition to the evaluations and the judgement."""
 
     decision: Decision
     labels: dict[OptionName, str]

@@ -1,4 +1,4 @@
-"""How large LIBERO's task suites are. Light (no torch): LIBERO itself takes seconds to import."""
+"""How large LIBERO's task suites are. Light (no torch, and no LIBERO, which takes seconds to import)."""
 
 from __future__ import annotations
 
