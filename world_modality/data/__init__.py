@@ -1,1 +1,1 @@
-"""The demonstrations: recording, replaying and loading them, and what is taken from a hub."""
+"""The demonstrations: recording, replaying and loading them, and what an experiment takes from a hub."""

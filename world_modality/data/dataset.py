@@ -2,11 +2,11 @@
 
 Non-obvious behaviours of LeRobotDataset:
 * `dataset[i]` reads its action chunk through `hf_dataset["action"][rows]`, which decodes every image of those rows.
-  Selecting columns first decodes nothing that is not asked for.
-* `hf_dataset` has a transform that makes float tensors of images; `with_format(None)` gives what is stored.
-* LeRobot joins the episodes of a camera's video into few files: an episode's clock starts at its offset in the file.
-* `meta.episodes` may be None for a dataset without episode metadata; it is never one long episode.
-* Where a part of a folder is missing, LeRobot looks for a dataset of the folder's name on the hub.
+  Selecting the columns first decodes only what is asked for.
+* `hf_dataset` has a transform that turns images into float tensors; `with_format(None)` returns what is stored.
+* LeRobot joins a camera's episodes into a few video files, so an episode's clock starts at its offset in the file.
+* `meta.episodes` may be None for a dataset without episode metadata; such a dataset is not one long episode.
+* If a part of a folder is missing, LeRobot looks for a dataset of the folder's name on the hub.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDat
     """Load a dataset from a folder, or from the hub by its id.
 
     Raises:
-        InputError: `dataset` is no dataset or cannot be loaded, an instruction is empty or missing, the frames are not
-            those of the episodes, or were not taken at the dataset's fps.
+        InputError: `dataset` is not a dataset or cannot be loaded, an instruction is empty or missing, the frames do
+            not match the episodes, or they were not taken at the dataset's fps.
     """
     loaded = _load(dataset, revision)
     episode_bounds(loaded)
@@ -62,7 +62,7 @@ def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
 
 
 def _check_frames(dataset: LeRobotDataset) -> None:
-    """Refuse frames of a task without an instruction, or whose times are not those of the dataset's fps."""
+    """Refuse frames of a task without an instruction, and frames whose times do not match the dataset's fps."""
     names = ["task_index", "episode_index", "frame_index", "timestamp"]
     columns = dataset.hf_dataset.select_columns(names).with_format("numpy")[:]
     unknown = ~np.isin(columns["task_index"], list(instructions(dataset)))
@@ -101,7 +101,7 @@ def instructions(dataset: LeRobotDataset) -> dict[int, str]:
 
 
 def check_image_key(dataset: LeRobotDataset, image_key: str) -> None:
-    """Raise InputError, naming the valid keys, where the dataset has no such camera."""
+    """Raise InputError, naming the valid keys, if the dataset has no such camera."""
     if image_key not in dataset.meta.camera_keys:
         raise InputError(f"{image_key}: the dataset has no such camera; valid: {', '.join(dataset.meta.camera_keys)}")
 
@@ -157,7 +157,7 @@ class CameraFrames:
         self._starts = np.array([start for start, _ in self._bounds])
 
     def episodes(self) -> Iterator[Tensor]:
-        """The frames of each episode, (n, 3, H, W) uint8, each decoded once and nothing else with them."""
+        """The frames of each episode, (n, 3, H, W) uint8, each decoded once; no other image is decoded."""
         for start, end in self._bounds:
             yield self.frames(range(start, end))
 

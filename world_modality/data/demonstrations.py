@@ -1,18 +1,18 @@
 """Demonstrations of the scripted expert, recorded as a LeRobotDataset (v3.0).
 
 Keys, shapes, orientation and instruction are those of HuggingFaceVLA/libero. An episode begins at a seeded `reset()`;
-LIBERO's own initial states are for evaluation, and a recording that begins at one of them is refused. Beside the
-dataset lies `recording.json`: every attempt, what became of it, and what made it.
+LIBERO's own initial states are for evaluation, and a recording that begins at one of them is refused. Next to the
+dataset lies `recording.json`: every attempt and its outcome, and the settings and versions it was made with.
 
 Non-obvious behaviours:
 
-* A frame pairs what was seen *before* an action with the action, and an episode ends at success.
-* `fps` is the simulator's 20 control steps a second. HuggingFaceVLA/libero, recorded at the same rate, calls it 10:
-  window by frame index, never by seconds.
-* LeRobot writes an episode's images to files and reads them back: failed attempts are dropped before they reach it.
-* `LeRobotDataset.create` wants a folder that does not exist, and writes its last rows in `finalize`.
-* LeRobot orders the keys of `stats.json` by string hashes, which change from process to process: they are sorted here,
-  so that a recording is the same to the byte.
+* A frame pairs an action with what was seen *before* it, and an episode ends at success.
+* `fps` is the simulator's 20 control steps a second. HuggingFaceVLA/libero was recorded at the same rate but calls it
+  10. So cut windows by frame index, never by seconds.
+* LeRobot writes an episode's images to files and reads them back, so failed attempts are dropped before they reach it.
+* `LeRobotDataset.create` needs a folder that does not exist yet, and writes its last rows in `finalize`.
+* LeRobot orders the keys of `stats.json` by string hashes, which change from process to process. They are sorted here,
+  so that a recording is the same byte for byte.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def record_task(task_id: int, spec: RecordSpec, root: Path) -> None:
 
 
 def features(spec: RecordSpec) -> dict[str, dict]:
-    """What a frame holds, in LeRobot's terms."""
+    """What a frame holds, as LeRobot describes features."""
     size = spec.simulation.camera_size
     image = {"dtype": "image", "shape": (size, size, 3), "names": ["height", "width", "channel"]}
     state = {"dtype": "float32", "shape": (STATE_DIM,), "names": {"motors": [*POSE_NAMES, "gripper", "gripper"]}}
@@ -109,9 +109,9 @@ def features(spec: RecordSpec) -> dict[str, dict]:
 
 
 def attempt_episode(simulation: LiberoSimulation, spec: RecordSpec, seed: int) -> tuple[Attempt, list[Frame]]:
-    """Let the expert try once from a seeded reset: what came of it, and a frame for every action.
+    """Let the expert try once from a seeded reset; returns the outcome, and a frame for every action.
 
-    A reset that is solved as it stands is a failed attempt of no steps.
+    If the task is already solved after the reset, this is a failed attempt with no steps.
     """
     cameras = tuple(spec.image_keys)
     observation = simulation.reset(seed, cameras=cameras)
@@ -133,7 +133,7 @@ def add_episode(dataset: LeRobotDataset, frames: list[Frame], instruction: str) 
 
 
 def describe(task_id: int, instruction: str, spec: RecordSpec, attempts: list[Attempt]) -> dict[str, Any]:
-    """What `recording.json` says of one task."""
+    """The entry of one task in `recording.json`."""
     return {
         "task_id": task_id,
         "instruction": instruction,
@@ -149,8 +149,8 @@ def aggregate_tasks(parts: list[Path], root: Path) -> None:
     """Join recordings, in the order given, into one dataset in a folder that must not exist yet.
 
     Raises:
-        RecordingError: a part was recorded under other settings or at another rate than the first, or has no
-            `recording.json`.
+        RecordingError: a part was recorded with other settings or versions or at another rate than the first, or has
+            no `recording.json`.
     """
     recordings = [task for part in parts for task in read_recording(part)]
     for part, recording in zip(parts, recordings, strict=True):
@@ -170,7 +170,7 @@ def _sort_stats(root: Path) -> None:
 
 
 def read_recording(root: Path) -> list[dict[str, Any]]:
-    """What `recording.json` says, one entry a task."""
+    """What `recording.json` says, one entry per task."""
     path = root / RECORDING
     if not path.is_file():
         raise RecordingError(f"{root} is not a recording: {RECORDING} is missing")

@@ -1,12 +1,12 @@
 """What an experiment takes from a hub: fetched once into its client's cache, pinned to a commit, placed as an artifact.
 
-Fetching needs the hub; placing needs only the cache (`HF_HOME`), so that compute nodes without a network will do, and
+Fetching needs the hub. Placing needs only the cache (`HF_HOME`), so compute nodes need no network, and
 `HF_HUB_OFFLINE=1` works throughout.
 
 Non-obvious behaviours of the hub's client (1.33):
 * It caches the list of a commit's files (`trees/<commit>.json`) before it downloads the first one. Asked for a commit,
-  it compares the cache with that list, downloads what is missing, and needs no network where nothing is.
-* Asked for local files only, or for a branch without a network, it takes a folder whose list it lacks as complete.
+  it compares the cache with that list and downloads what is missing. If nothing is missing, it needs no network.
+* Asked for local files only, or for a branch without a network, it takes a folder whose list it lacks for complete.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from world_modality.experiment.sections import Repository, is_commit
 
 
 def fetch(repository: Repository) -> Path:
-    """Bring the files of a repository into the cache; those that are there already are not fetched again.
+    """Download the files of a repository into the cache, except those that are already there.
 
     Without a network the cache must hold every wanted file and the client's list of the commit's files. A cache filled
     by `hf download` has that list; one filled by an older client lacks it, and `snakemake fetch` adds it.
 
     Returns:
-        the cache's folder of them, named after the commit.
+        the cache's folder of these files, named after the commit.
 
     Raises:
         InputError: no such repository or revision, or the hub cannot be reached and the cache lacks a file or the list.
@@ -56,7 +56,7 @@ def _at(repository: Repository, commit: str) -> Repository:
 
 
 def _reason(repository: Repository, error: Exception) -> str:
-    """The client's reason in one line; where it knows that files are missing, the one that names them."""
+    """The client's reason in one line; if it knows which files are missing, the reason that names them."""
     try:
         _snapshot(repository, local_files_only=True)
     except IncompleteSnapshotError as incomplete:
@@ -73,9 +73,9 @@ def _snapshot(repository: Repository, **how: bool) -> Path:
 
 
 def place(repository: Repository, folder: Path) -> None:
-    """Make `folder` of the files of a repository: hard links into the cache where they can be, else copies.
+    """Fill `folder` with the files of a repository: hard links into the cache where possible, otherwise copies.
 
-    A VLM's config no longer says in which precision its weights were saved: SmolVLA would build a policy's in it.
+    The precision in which a VLM's weights were saved is removed from its config: SmolVLA would build a policy in it.
 
     Raises:
         InputError: as `fetch`; or the repository holds none of the wanted files.
@@ -93,7 +93,7 @@ def place(repository: Repository, folder: Path) -> None:
 
 
 def _wanted(repository: Repository, fetched: Path) -> list[str]:
-    """Names of the files to place; the cache may hold more of the commit, .gitattributes and the like among them."""
+    """Names of the files to place. The cache may hold more files of the commit, such as .gitattributes."""
     names = [path.relative_to(fetched).as_posix() for path in fetched.rglob("*") if path.is_file()]
     wanted = filter_repo_objects(names, allow_patterns=list(repository.files) or None)
     return sorted(n for n in wanted if not any(p.startswith(".") or p in NOT_CONTENT for p in n.split("/")))
@@ -115,7 +115,7 @@ def _without_precision(config: Any) -> Any:
 
 
 def pin(repositories: list[Repository], path: Path) -> dict[str, str]:
-    """Fetch all repositories, and write to `path` at which commit each branch or tag was found the first time.
+    """Fetch all repositories, and write to `path` the commit at which each branch or tag was first found.
 
     Returns:
         the commit of each, by `Repository.name`.

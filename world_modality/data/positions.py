@@ -1,7 +1,7 @@
-"""Where the objects of the demonstrations are, frame by frame: the Parquet contract.
+"""Where the objects are in each frame of the demonstrations: the Parquet contract.
 
 One row per frame: `index` int64 (global), `bowl` and `plate` fixed_size_list<float32>[3], in metres, world frame. Rows
-are in order; episodes may be left out. The dataset's fingerprint is in the schema's metadata.
+are in order; episodes may be left out. The schema's metadata hold the dataset's fingerprint.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def read_positions(path: str | Path, dataset_fingerprint: str) -> ObjectPosition
     """Read and check the positions in the frames of a dataset.
 
     Raises:
-        InputError: no such file, damaged, other columns, frames out of order, positions that are no numbers, or of
-            another dataset.
+        InputError: the file is missing or damaged, has other columns, frames out of order or positions that are not
+            finite, or belongs to another dataset.
     """
     table = read_table(path)
     if not table.schema.remove_metadata().equals(SCHEMA):

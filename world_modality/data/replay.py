@@ -1,11 +1,11 @@
-"""Replay recorded episodes to learn what a recording does not say: where the objects were.
+"""Replay recorded episodes to learn what a recording does not hold: where the objects were.
 
 A recording names each episode's seed, its actions are recorded as they were taken, and the simulation repeats itself
-bit for bit. So the initial state and the robot's recorded states come back exactly, or the replay is refused. Nothing
-is rendered.
+bit for bit. So the initial state and the robot's recorded states must come back exactly; otherwise the replay is
+refused. Nothing is rendered.
 
-Non-obvious behaviour: a seed draws the objects, not the robot. Until it touches one, the robot's states are those of
-any seed: they alone would not tell that the objects are elsewhere.
+Non-obvious behaviour: a seed draws the objects, not the robot. Until the robot touches an object, its states are the
+same for any seed. They alone would not show that the objects are elsewhere, so the initial state is compared as well.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class RecordedEpisode:
 
 
 def object_positions(folder: str | Path, episodes_per_task: int | None = None) -> ObjectPositions:
-    """Replay a recording: where bowl and plate are in its frames, at the moment their states were observed.
+    """Replay a recording to find where bowl and plate are in its frames, at the moment each state was observed.
 
     Args:
-        episodes_per_task: only so many, the last ones of each task; None: all.
+        episodes_per_task: only this many, the last ones of each task; None: all.
 
     Raises:
         RecordingError: `recording.json` is missing or not of these episodes, or a replayed episode is not the
@@ -69,7 +69,7 @@ def object_positions(folder: str | Path, episodes_per_task: int | None = None) -
 
 
 def recorded_episodes(dataset: LeRobotDataset, folder: Path) -> list[tuple[dict[str, Any], list[RecordedEpisode]]]:
-    """What `recording.json` says of each task, with the task's episodes: its successful attempts, in order.
+    """What `recording.json` says about each task, with the task's episodes: its successful attempts, in order.
 
     Raises:
         RecordingError: the dataset's episodes are not those of the recording.

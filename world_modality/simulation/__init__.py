@@ -1,1 +1,1 @@
-"""LIBERO in MuJoCo, how far a pickup has come in it, and the scripted expert."""
+"""LIBERO in MuJoCo, the stages of a pickup in it, and the scripted expert."""

@@ -1,6 +1,6 @@
 """The environment variables that LIBERO, robosuite and MuJoCo read when they are imported; import this module first.
 
-LIBERO asks a question on stdin where it finds no config, and robosuite and MuJoCo choose their OpenGL at import.
+LIBERO asks a question on stdin if it finds no config, and robosuite and MuJoCo choose their OpenGL at import.
 """
 
 import logging
@@ -18,4 +18,4 @@ LIBERO_CONFIG = Path(os.environ["LIBERO_CONFIG_PATH"]) / "config.yaml"
 if not LIBERO_CONFIG.is_file():
     raise ImportError(f"LIBERO is not set up: {LIBERO_CONFIG} is missing; `make setup` writes it")
 
-logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)  # its setup hints
+logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)  # no setup hints

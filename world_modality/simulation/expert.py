@@ -5,10 +5,10 @@ which tasks need another grasp. Nothing in it is random.
 
 Non-obvious behaviours:
 
-* The rotation actions are exactly 0 wherever the gripper need not turn: the controller gives its orientation goal up
-  for any other value, however small, and the wrist drifts. A policy trained on these actions must give exact zeros.
+* The rotation actions are exactly 0 wherever the gripper need not turn. At any other value, however small, the
+  controller gives up its orientation goal and the wrist drifts. A policy trained on them must give exact zeros.
 * A commanded translation of 1 is a goal 5 cm away, so a gain of 20 per metre asks for exactly the distance left.
-* The bowl's place is read once, as a phase begins: it moves as soon as it is touched.
+* The bowl's place is read once, when a phase begins, because the bowl moves as soon as it is touched.
 * LIBERO calls the task solved when the bowl touches the plate near its middle, often before the gripper opens.
 """
 
@@ -23,14 +23,14 @@ from world_modality.errors import InputError
 from world_modality.simulation.libero import ACTION_DIM, LiberoSimulation
 
 SUITE = "libero_spatial"
-HORIZON = 220  # an attempt fails after so many control steps
+HORIZON = 220  # an attempt fails after this many control steps
 BOWL, PLATE = "akita_black_bowl_1_main", "plate_1_main"
 OPEN, CLOSED = -1.0, 1.0
 TRANSLATION_GAIN = 20.0  # [1/m]
 ROTATION_GAIN = 2.0  # [1/rad]: a commanded rotation of 1 is a goal 0.5 rad away
 YAW_TOLERANCE = 0.05  # [rad]
 RIM_RADIUS = 0.05  # [m]
-HOLDING_DISTANCE = 0.09  # between fingertips and bowl: farther away, it is not in the gripper [m]
+HOLDING_DISTANCE = 0.09  # between fingertips and bowl; farther away, the bowl is not in the gripper [m]
 STANDING_STILL = 1e-3  # [m per step]
 
 
@@ -38,22 +38,23 @@ STANDING_STILL = 1e-3  # [m per step]
 class Phase:
     """Go to a place `height` above an anchor, with the gripper open or closed, until near it or standing still."""
 
-    # bowl: the grasped point of its rim; plate: where the bowl would stand in its middle; grip: where the phase began
+    # bowl: the grasped point of its rim; plate: where the bowl would stand in the plate's middle; grip: where the
+    # gripper was when the phase began
     anchor: Literal["bowl", "plate", "grip"]
     height: float  # [m]
     gripper: float
     tolerance: float = 0.0  # distance at which the next phase begins [m]
-    min_steps: int | None = 5  # before standing still counts; None: as long as the grasp squeezes [steps]
+    min_steps: int | None = 5  # before standing still counts; None: the grasp's `squeeze` [steps]
 
 
 @dataclass(frozen=True)
 class Grasp:
     """Where and how the fingers take the rim."""
 
-    angle: float = np.pi / 2  # of the rim's point, seen from the bowl's middle, from the world's x axis [rad]
+    angle: float = np.pi / 2  # of the grasped point, around the bowl's middle, from the world's x axis [rad]
     yaw: float = 0.0  # turn of the gripper from its starting pose about the vertical [rad]
     height: float = 0.035  # of the fingertips above the bowl's origin [m]
-    squeeze: int = 13  # while the fingers close [steps]
+    squeeze: int = 13  # how long the fingers are given to close [steps]
 
 
 PHASES = (
@@ -72,7 +73,7 @@ GRASPS = {
 
 
 class ScriptedExpert:
-    """Plays `PHASES` in turn in an episode that has just been reset, and begins again where the bowl is not held."""
+    """Plays `PHASES` in turn in an episode that has just been reset, and starts over if the bowl is not held."""
 
     def __init__(self, simulation: LiberoSimulation):
         if simulation.spec.suite != SUITE:
@@ -83,7 +84,7 @@ class ScriptedExpert:
         self._begin(0)
 
     def action(self) -> np.ndarray:
-        """The action (7,) float32 in [-1, 1] for the simulation's present state, which is then to be taken."""
+        """The action (7,) float32 in [-1, 1] for the simulation's present state; the caller must take it next."""
         if self._is_over():
             self._begin((self._phase + 1) % len(PHASES))
         self._steps += 1
@@ -117,7 +118,7 @@ class ScriptedExpert:
         return near or still
 
     def _yaw_error(self) -> float:
-        """Turn that is left [rad], counted as none within the tolerance and for a grasp that needs none."""
+        """The turn that is left [rad]; 0 within the tolerance, and for a grasp that needs no turn."""
         if self._grasp.yaw == 0:
             return 0.0
         error = self._start_yaw + self._grasp.yaw - _yaw(self._simulation.grip_rotation())
@@ -126,9 +127,9 @@ class ScriptedExpert:
 
 
 def solve(simulation: LiberoSimulation) -> int | None:
-    """Let the expert try an episode that has just been reset: the steps it took.
+    """Let the expert try an episode that has just been reset; returns the number of steps it took.
 
-    None where it failed, or where there was nothing to do.
+    Returns None if the expert failed, or if the task was solved from the start.
     """
     if simulation.is_solved():
         return None

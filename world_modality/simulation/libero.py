@@ -3,19 +3,19 @@
 Non-obvious behaviours:
 
 * Reset order: seed, `reset()`, set the initial state, settle. The fixtures (cabinet, stove) are drawn at `reset()` from
-  numpy's global generator and are no part of a state; a state set before `reset()` would be lost. A seeded reset
+  numpy's global generator and are not part of a state; a state set before `reset()` would be lost. A seeded reset
   without a given state sets its own state again, so recording and evaluation take the same path.
 * The controller holds its orientation goal while the three rotation actions are *exactly* 0. The goal is the seeded
-  reset's orientation: setting an initial state leaves it alone, here as in LeRobot.
-* robosuite samples what it observes once per control step, shortly before the step's end, and a forced update moves
-  that moment. Observations are therefore those of `env.step` itself, and cameras that no one asked for are skipped
-  *inside* a sensor: disabling the sensor would move its sampling as well.
+  reset's orientation: setting an initial state does not change it, here as in LeRobot.
+* robosuite samples its observations once per control step, shortly before the step's end, and a forced update moves
+  that moment. So only the observations of `env.step` itself are used. Cameras that no one asked for are skipped
+  *inside* a sensor, because disabling the sensor would move its sampling as well.
 * Raw camera images are rotated by 180 degrees, here and nowhere else (LeRobot's LiberoProcessorStep does the same).
-* Physics are robosuite's to the bit, at its version in the lock: what it computes more than once, `physics`
-  computes once.
-* LIBERO's own `reset()` wrapper swallows every exception and tries again for ever: the environment inside it is used.
-* Each `reset()` of a task with an open drawer adds one more sampler of the drawer's opening to LIBERO's list, so that
-  what a seed draws depends on how many episodes came before: the list is emptied first.
+* The physics match robosuite's, at its locked version, bit for bit. `simulation/physics.py` computes once what
+  robosuite computes more than once.
+* LIBERO's own `reset()` wrapper swallows every exception and retries for ever, so we use the environment inside it.
+* Each `reset()` of a task with an open drawer adds one more sampler of the drawer's opening to LIBERO's list. What a
+  seed draws would then depend on how many episodes came before, so the list is emptied first.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ ACTION_DIM = 7
 STATE_DIM = 8
 SETTLE_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], dtype=np.float64)  # hold still, gripper open
 CAMERA_NAMES: dict[Camera, str] = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
-STATE_NAMES = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")  # robosuite's names of what is observed
-LEFT_FINGER, RIGHT_FINGER, OBJECT = 1, 2, 4  # what a geom is to a pickup; all others are 0
+STATE_NAMES = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")  # robosuite's names of the observations
+LEFT_FINGER, RIGHT_FINGER, OBJECT = 1, 2, 4  # a geom's role in a pickup; all others have 0
 PICKLED_TYPES = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
 
 
 class SimulationError(InputError):
-    """The simulator was asked for something it cannot do; the message names what and what is valid."""
+    """The simulator was asked for something it cannot do; the message names that, and what is valid."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class LiberoSimulation:
 
     Attributes:
         task_description: the instruction, never empty.
-        init_state: the state (S,) the present episode began with, before it settled.
-        placement: (predicate, object, target) of the task's goal; None where it is not to place one object somewhere.
+        init_state: the state (S,) in which the present episode began, before it settled.
+        placement: (predicate, object, target) of the task's goal; None if it is not to place one object somewhere.
     """
 
     def __init__(self, spec: Simulation, task_id: int):
@@ -102,7 +102,7 @@ class LiberoSimulation:
         task = libero_task(spec.suite, task_id)
         self.task_description = task.language
         self.num_init_states = INIT_STATES_PER_TASK
-        # Rendering is ours, not robosuite's: a reset then costs no OpenGL context and no image that no one looks at.
+        # We render, not robosuite, so that a reset makes no OpenGL context and no image that no one looks at.
         self._libero = ControlEnv(
             bddl_file_name=str(Path(get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file),
             has_offscreen_renderer=False,
@@ -120,7 +120,7 @@ class LiberoSimulation:
         self.init_state: np.ndarray | None = None
         self._closing = False
         self._libero.env._initialize_sim = self._begin_sim
-        gc.freeze()  # at every reset robosuite looks for garbage, in all that was ever imported
+        gc.freeze()  # robosuite collects garbage at every reset, among all objects ever imported
         for unused in self._libero.env.observation_names - set(STATE_NAMES):
             self._libero.env.modify_observable(unused, "enabled", False)
         self._libero.env.add_observable(Observable("cameras", self._camera_sensor(), sampling_rate=CONTROL_FREQUENCY))
@@ -153,7 +153,7 @@ class LiberoSimulation:
 
         Args:
             action: (7,) in [-1, 1]: relative translation 3, relative rotation 3, gripper (-1 opens, 1 closes). Rounded
-                to float32, the precision of a recorded action, so that a replayed recording is the episode itself.
+                to float32, the precision of a recorded action, so that replaying a recording repeats its episode.
             cameras: whose images the returned observation holds; no other is rendered.
 
         Returns:
@@ -165,22 +165,22 @@ class LiberoSimulation:
         self._wanted = cameras
         action = _checked_action(action)
         raw, _, solved, _ = self._libero.step(action)
-        self._closing = bool(action[-1] > 0)  # robosuite takes the sign
+        self._closing = bool(action[-1] > 0)  # robosuite uses only the sign
         return self._observation(raw), bool(solved)
 
     def is_solved(self) -> bool:
-        """LIBERO's own predicate for the task's goal. Drawn widely, an object may begin where it is to be placed."""
+        """LIBERO's own predicate for the task's goal. With a spread, an object may begin where it is to be placed."""
         return bool(self._libero.check_success())
 
     def render(self, camera: Camera, size: int) -> np.ndarray:
-        """Take a picture of the present moment, for videos: (size, size, 3) uint8. Physics does not notice."""
+        """Take a picture of the present moment, for videos: (size, size, 3) uint8. The physics are not affected."""
         _check_cameras([camera])
         if not 0 < size <= MAX_IMAGE_SIZE:
             raise SimulationError(f"an image's side is 1 to {MAX_IMAGE_SIZE} px, not {size}")
         return self._draw(camera, size)
 
     def sim_state(self) -> np.ndarray:
-        """The flattened MuJoCo state (S,) float64: time, positions, velocities. Fixtures' places are no part of it."""
+        """The flattened MuJoCo state (S,) float64: time, positions, velocities, but no fixtures' places."""
         return self._libero.get_sim_state()
 
     def body_position(self, body: str) -> np.ndarray:
@@ -188,7 +188,7 @@ class LiberoSimulation:
         return self._libero.sim.data.get_body_xpos(body).copy()
 
     def grip_position(self) -> np.ndarray:
-        """Where the middle between the fingertips is now: (3,) [m], world frame."""
+        """Where the midpoint between the fingertips is now: (3,) [m], world frame."""
         return self._libero.sim.data.get_site_xpos("gripper0_grip_site").copy()
 
     def grip_rotation(self) -> np.ndarray:
@@ -196,7 +196,7 @@ class LiberoSimulation:
         return self._libero.sim.data.get_site_xmat("gripper0_grip_site").copy()
 
     def pickup_state(self) -> PickupState:
-        """Where the pickup stands now. Reads what the last step computed; physics does not notice.
+        """The present state of the pickup. Reads what the last step computed; the physics are not affected.
 
         Raises:
             SimulationError: the task's goal is not to place one object somewhere, or no episode has begun.
@@ -230,7 +230,7 @@ class LiberoSimulation:
         return self.placement[1:]
 
     def _pickup_geoms(self) -> np.ndarray:
-        """What each geom of the model is to a pickup: (geoms,) uint8. robosuite's `check_contact` compares names."""
+        """Each geom's role in a pickup: (geoms,) uint8, to look up where robosuite's `check_contact` compares names."""
         env, model = self._libero.env, self._libero.sim.model
         fingers = env.robots[0].gripper.important_geoms
         named = {
@@ -267,7 +267,7 @@ class LiberoSimulation:
                 continue
 
     def _begin_sim(self, _xml: str | None = None) -> None:
-        """What robosuite's environment does at every hard reset, with a simulation that repeats nothing."""
+        """What robosuite's environment does at every hard reset, but with a simulation that computes nothing twice."""
         env = self._libero.env
         env.sim = ThriftySim(copy.copy(compiled(env.model.get_xml())))
         env.sim.forward()
@@ -297,8 +297,8 @@ class LiberoSimulation:
 def _widen_regions(problem: dict, objects: Collection[str], spread: float) -> None:
     """Let objects begin anywhere up to `spread` [m] beyond the places their task names for them.
 
-    LIBERO's placement still draws again where two objects would touch. An object that does not begin on the table (in
-    a drawer, on another object) stays where it is.
+    LIBERO's placement still draws again if two objects would touch. An object that does not begin on the table (but in
+    a drawer, or on another object) stays where it is.
     """
     places = [predicate for predicate in problem["initial_state"] if len(predicate) == 3]  # others: (open, drawer)
     regions = {where for relation, what, where in places if relation == "on" and what in objects}
@@ -310,7 +310,7 @@ def _widen_regions(problem: dict, objects: Collection[str], spread: float) -> No
 def placement_of(goal: list[list[str]]) -> tuple[str, str, str] | None:
     """The one placement, (on or in, object, target), of a BDDL goal, whatever else it asks for.
 
-    None where there is no placement, as in opening a drawer, or more than one.
+    None if there is no placement, as in opening a drawer, or more than one.
     """
     placements = [tuple(predicate) for predicate in goal if predicate[0] in ("on", "in")]
     return placements[0] if len(placements) == 1 else None
@@ -319,7 +319,7 @@ def placement_of(goal: list[list[str]]) -> tuple[str, str, str] | None:
 def benchmark_init_states(suite: str, task_id: int) -> np.ndarray:
     """LIBERO's own initial states of a task, which only evaluation uses: (50, S) float64.
 
-    The files are pickles; nothing but numpy arrays is let out of them.
+    The files are pickles; only numpy arrays are unpickled from them.
     """
     task = libero_task(suite, task_id)
     path = Path(get_libero_path("init_states")) / task.problem_folder / task.init_states_file
@@ -331,7 +331,7 @@ def benchmark_init_states(suite: str, task_id: int) -> np.ndarray:
 
 
 def init_state_sha256(state: np.ndarray) -> str:
-    """Name an initial state by its values: hex digest of its little-endian float64 bytes."""
+    """Identify an initial state by its values: hex digest of its little-endian float64 bytes."""
     return hashlib.sha256(np.ascontiguousarray(state, dtype="<f8").tobytes()).hexdigest()
 
 

@@ -1,6 +1,6 @@
-"""robosuite's physics to the bit, at its version in the lock, without what it computes more than once.
+"""robosuite's physics, bit for bit at its locked version, without computing anything more than once.
 
-A control step then takes two thirds of the time, a reset less than half.
+This cuts a control step to two thirds of its time, and a reset to less than half.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from robosuite.utils.binding_utils import MjSim
 
 @lru_cache(maxsize=1)
 def compiled(xml: str) -> mujoco.MjModel:
-    """Compile a model, which takes longer than all else in a reset and gives the same at each reset of a task."""
+    """Compile a model. It takes longer than the rest of a reset, and gives the same model at each reset of a task."""
     return mujoco.MjModel.from_xml_string(xml)
 
 
 class ThriftySim(MjSim):
-    """robosuite's simulation; positions, velocities and what follows from them are computed once.
+    """robosuite's simulation, but positions, velocities and what follows from them are computed once.
 
     In each physics step robosuite has MuJoCo compute them three times: for itself, for the controller and in the step
-    proper. Before the first step all is computed always: a reset moves fixtures, which are no part of the state.
+    proper. Before the first step nothing is skipped, because a reset moves fixtures, which are not part of the state.
     """
 
     _stepped = False

@@ -1,6 +1,6 @@
-"""What a pickup is: its stages by name, and where it stands after one control step. Light (no MuJoCo).
+"""What a pickup is: the names of its stages, and its state after one control step. Light (no MuJoCo).
 
-`stages` says when each stage has been reached.
+`simulation/stages.py` says when each stage has been reached.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ STAGES: tuple[PickupStage, ...] = get_args(PickupStage)  # in their order
 
 @dataclass(frozen=True)
 class PickupState:
-    """Where a pickup stands after one control step: the object that the task places, its target and the gripper."""
+    """The state of a pickup after one control step: the object that the task places, its target and the gripper."""
 
-    grip_distance: float  # from the middle between the fingertips to the object's origin [m]
+    grip_distance: float  # from the midpoint between the fingertips to the object's origin [m]
     left_contact: bool  # the left finger, its pad or its body, touches the object
     right_contact: bool
     opening: float  # between the fingers, 0 (shut) to 0.08 [m]

@@ -1,7 +1,7 @@
 """Pictures of the scene: an offscreen OpenGL context, and the faces that `fast` leaves out.
 
 Pixels depend on the render settings (`Simulation.render`), so training and evaluation must share them. Without a GPU
-the time of an image is that of its faces, 293,000 of them for 64 x 64 pixels: `fast` draws a quarter of them.
+an image takes as long as drawing its faces: 293,000 of them, even for 64 x 64 pixels. `fast` draws a quarter of them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import mujoco
 
 GLContext = importlib.import_module(f"mujoco.{os.environ['MUJOCO_GL']}").GLContext
 MAX_IMAGE_SIZE = 1024  # [px]
-HIDDEN_GROUP = 5  # of geoms: MuJoCo draws groups 0 to 2
+HIDDEN_GROUP = 5  # a group of geoms that is not drawn: MuJoCo draws groups 0 to 2
 MESH_CELL = 0.006  # half a pixel of the front camera, at 64 pixels; a pixel of the wrist camera, near the table [m]
 
 
 class Renderer:
-    """An offscreen OpenGL context. It outlives hard resets: the model they build has the same meshes and textures."""
+    """An offscreen OpenGL context. It is kept through hard resets: they rebuild the same meshes and textures."""
 
     def __init__(self, model: mujoco.MjModel, settings: str):
         self._fast = settings == "fast"
@@ -48,7 +48,7 @@ class Renderer:
         self._gl.make_current()
         self._camera.fixedcamid = model.camera(camera).id
         groups = model.geom_group.copy()
-        if self._fast:  # else they might be seen in a reflection
+        if self._fast:  # otherwise they might be seen in a reflection
             model.geom_group[out_of_view(model, data, self._camera.fixedcamid)] = HIDDEN_GROUP
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(model, data, self._options, mujoco.MjvPerturb(), self._camera, everything, self._scene)
@@ -65,15 +65,15 @@ class Renderer:
 
 
 def out_of_view(model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> np.ndarray:
-    """Which geoms a square image cannot show: (geoms,) bool. OpenGL would find out face by face."""
-    seen = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)  # it looks along -z
+    """Which geoms a square image cannot show: (geoms,) bool. OpenGL would test every face."""
+    seen = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)  # the camera looks along -z
     angle = np.deg2rad(model.cam_fovy[camera]) / 2
     beyond = np.abs(seen[:, :2]).max(axis=1) * np.cos(angle) + seen[:, 2] * np.sin(angle)  # the nearest side's plane
     return (np.maximum(beyond, seen[:, 2]) > model.geom_rbound) & (model.geom_rbound > 0)  # a plane has no bound
 
 
 def with_fewer_faces(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy to draw from: of the vertices of a mesh in one cell of a grid of `MESH_CELL` only the first is used."""
+    """A copy to draw from: all vertices of a mesh in the same cell of a grid of `MESH_CELL` become the first one."""
     model = copy.copy(model)
     for mesh in range(model.nmesh):
         vertices = _part(model.mesh_vert, model.mesh_vertadr[mesh], model.mesh_vertnum[mesh])
@@ -88,7 +88,7 @@ def with_fewer_faces(model: mujoco.MjModel) -> mujoco.MjModel:
         whole = np.flatnonzero((corners[:, 0] < corners[:, 1]) & (corners[:, 1] < corners[:, 2]))
         _, distinct = np.unique(corners[whole], axis=0, return_index=True)
         kept = whole[np.sort(distinct)]
-        if len(kept):  # else the whole mesh is smaller than a cell
+        if len(kept):  # otherwise the whole mesh is smaller than a cell
             faces[: len(kept)], normals[: len(kept)], texture[: len(kept)] = merged[kept], normals[kept], texture[kept]
             model.mesh_facenum[mesh] = len(kept)
     return model

@@ -1,30 +1,30 @@
 """How far a pickup has come: approached, touched, grasped, lifted, carried, placed.
 
-Pure logic over what the simulator says after each control step (`PickupState`), at 20 steps a second. Steps
-count from 1, as `Episode.steps` does, and a time between two of them is a number of steps of 50 ms.
+Pure logic over what the simulator reports after each control step (`PickupState`), at 20 steps a second. Steps count
+from 1, as `Episode.steps` does. The time between two of them is given as a number of steps of 50 ms.
 
 What each stage means, and when it has been reached:
 
-* approached: the fingertips' middle came within `NEAR` of the object's origin, or a finger touched the object;
+* approached: the midpoint between the fingertips came within `NEAR` of the object's origin, or a finger touched it;
 * touched: a finger, its pad or its body, touched the object;
-* grasped: the fingers *hold* it: told to close, both touch it, and they are not shut, for `HOLD_STEPS` steps on end;
-  its step is the first of these;
+* grasped: the fingers *hold* it: for `HOLD_STEPS` consecutive steps they are commanded to close, both touch it, and
+  they are not shut; the step of this stage is the first of these;
 * lifted: held `LIFT_HEIGHT` higher than where it stood before a finger touched it;
-* carried: held, and come `CARRY_FRACTION` of its horizontal way from there to the target's origin;
+* carried: held, and moved `CARRY_FRACTION` of the horizontal way from there to the target's origin;
 * placed: LIBERO's own predicate for the goal holds.
 
-From `grasped` on a stage counts only after the one before it: pushing the object onto the target solves the task, but
-it was never grasped, so never placed.
+From `grasped` on, a stage counts only after the one before it. Pushing the object onto the target solves the task, but
+the object was never grasped, so it was never placed.
 
 Non-obvious behaviours:
 
 * Contacts flicker. As the rim settles between the pads, both may lose it for a step or two: a hold ends only after
   `LOST_STEPS` steps without it.
-* A bowl may be carried all the way between one finger's pad and the other's body (the expert's on task 8), which
-  robosuite's `_check_grasp` does not call a grasp: it asks both pads. Here the whole fingers count.
-* Shut fingers pressed onto the object both touch it and hold nothing. Shut means 1.8 mm apart; around the bowl's rim
-  they are 3.9 mm to 16 mm apart.
-* Heights count from where the object stood, which is not the table where it stood on a cabinet or a stove.
+* A bowl may be carried all the way between one finger's pad and the other's body, as the expert does on task 8.
+  robosuite's `_check_grasp` does not call that a grasp, because it requires both pads. Here the whole fingers count.
+* Shut fingers pressed onto the object both touch it, but hold nothing. Shut fingers are 1.8 mm apart; around the bowl's
+  rim they are 3.9 mm to 16 mm apart.
+* Heights are measured from where the object stood. That is not the table if it stood on a cabinet or a stove.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LIFT_HEIGHT = 0.02  # [m]
 CARRY_FRACTION = 0.5
 FALL = 0.02  # an object that loses more height as it leaves the open fingers was dropped, not put down [m]
 READY = 0.02  # opening from which fingers can close around something [m]
-REOPEN_STEPS = 3  # told to open for so long, the gripper has given an attempt up [steps]
+REOPEN_STEPS = 3  # commanded to open for this long, the gripper has given up the attempt [steps]
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ class PickupProgress:
     Attributes:
         furthest: the last stage reached; None if the object was not even approached.
         stage_steps: the control step at which each stage was first reached, never decreasing from stage to stage.
-        grasp_attempts: how often the gripper was told to close `NEAR` the object with its fingers `READY` apart. One
-            attempt lasts until the gripper has been told to open for `REOPEN_STEPS` steps on end.
-        slips: how often a held object was lost rather than put down: it left fingers that were told to close, or it
-            fell by more than `FALL` in the `LOST_STEPS` steps after it had left opened ones.
-        contact_to_closing: steps from the first touch to the beginning of an attempt: the attempt under way at the
-            touch (then 0 or less: the gripper closed first), else the next one (it pushed first); None without both.
+        grasp_attempts: how often the gripper was commanded to close `NEAR` the object with its fingers `READY` apart.
+            One attempt lasts until the gripper has been commanded to open for `REOPEN_STEPS` consecutive steps.
+        slips: how often a held object was lost rather than put down: it left fingers that were commanded to close, or
+            it fell by more than `FALL` in the `LOST_STEPS` steps after it had left opened ones.
+        contact_to_closing: steps from the first touch to the beginning of an attempt. That is the attempt under way at
+            the touch (then 0 or less: the gripper closed first), or else the next one (it pushed first). None if there
+            was no touch, or no such attempt.
     """
 
     furthest: PickupStage | None
@@ -72,13 +73,13 @@ class PickupTracker:
     def __init__(self):
         self._step = 0
         self._stage_steps: dict[PickupStage, int] = {}
-        self._resting: PickupState | None = None  # the last one in which nothing had yet touched the object
+        self._resting: PickupState | None = None  # the last one before a finger touched the object
         self._attempts = _Attempts()
         self._hold = _Hold()
         self._contact_to_closing: int | None = None
 
     def update(self, state: PickupState) -> None:
-        """Take in what the simulator says after one more control step."""
+        """Take in what the simulator reports after one more control step."""
         self._step += 1
         touches = state.left_contact or state.right_contact
         if self._resting is None or not (touches or "touched" in self._stage_steps):
@@ -140,20 +141,20 @@ class _Hold:
     """Follows the object into the fingers and out of them, and counts slips.
 
     Attributes:
-        began: the first step of the present hold, once it is one.
+        began: the first step of the present hold, once it counts as a hold.
     """
 
     def __init__(self):
         self.slips = 0
         self.began: int | None = None
-        self._steps_in = 0  # on end, with the object between the fingers
-        self._steps_out = 0  # on end, without
+        self._steps_in = 0  # consecutive, with the object between the fingers
+        self._steps_out = 0  # consecutive, without it
         self._held_height = 0.0  # when it was last between them [m]
-        self._left_closing = False  # it left fingers that were told to close
+        self._left_closing = False  # it left fingers that were commanded to close
 
     @property
     def holds(self) -> bool:
-        """Whether the object is between the fingers at this very step: one that flew off counts for no stage."""
+        """Whether the object is held, and between the fingers at this very step: one that flew off reaches no stage."""
         return self.began is not None and self._steps_out == 0
 
     def update(self, step: int, state: PickupState) -> None:
