@@ -29,8 +29,8 @@ from world_modality.experiment.specs import PlanSpec, Stage
 
 SLOTS = 100
 NODES = 2000
-# PuLP's name of each solver, with its option that limits the nodes. The CBC that comes with PuLP is first, so that other
-# installed solvers change no plan. Then come HiGHS, which prints a banner to standard output, and any other CBC.
+# PuLP's name of each solver, with its option that limits the nodes. The CBC that comes with PuLP is first, so that no
+# other installed solver changes a plan. Then come HiGHS, which prints a banner to standard output, and any other CBC.
 SOLVERS = {"PULP_CBC_CMD": "maxNodes", "HiGHS": "mip_max_nodes", "COIN_CMD": "maxNodes"}
 
 
