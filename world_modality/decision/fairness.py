@@ -3,7 +3,7 @@
 `audit` reads every checkpoint (training, policy, processors with their statistics, hashes of what it was trained on) as
 flat facts, and holds each option's against the baseline's of the same training seed, and each world option's against
 the tree's world option. What an option may differ in follows from its own row, which its checkpoint carries; anything
-else is refused by name. The evaluations are held to the same protocol, episodes and seeds by `comparison`.
+else is refused by name. The evaluations are held to the same protocol, episodes and seeds by `evaluations`.
 """
 
 from __future__ import annotations
