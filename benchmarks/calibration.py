@@ -3,7 +3,7 @@
 Each simulated experiment has its own initial states, some hard and some easy for all policies alike, which makes the
 outcomes of a pair correlated; a training seed adds its own luck to each of its policies, which makes episodes from one
 initial state a cluster. Its outcomes go through the same functions as an evaluation's (`statistics`, `judgement`,
-`decision.choose_token`), and what they say is held against the truth that made them.
+`tree.choose_token`), and what they say is held against the truth that made them.
 
     python benchmarks/calibration.py --experiments 2000
 
@@ -21,6 +21,7 @@ import polars as pl
 from scipy import optimize, stats
 
 from world_modality.decision.judgement import compare
+from world_modality.decision.statistics import level
 from world_modality.decision.tree import Counts, choose_token
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.sections import Decision
@@ -47,7 +48,7 @@ class World:
     luck: float = 0.0
 
     def episodes(self, rates: dict[str, float], rng: np.random.Generator) -> pl.DataFrame:
-        """One experiment: a row per episode, as `comparison.episode_table` has it."""
+        """One experiment: a row per episode, as `evaluations.episode_table` has it."""
         difficulty = rng.normal(0, self.spread, (self.tasks, self.states, 1))
         parts = []
         for option, rate in rates.items():
@@ -110,8 +111,9 @@ def main() -> None:
     parser.add_argument("--stopping", nargs="+", default=["fixed", "anytime"], choices=["fixed", "anytime"])
     args = parser.parse_args()
     settings = load_experiment(default_config()).decision
-    print(f"{args.experiments} experiments each, margin {settings.margin:g}, level {settings.level:g}: a false verdict")
-    print(f"is within simulation error up to {_upper(args.experiments, settings.level):.3f}.")
+    wrong = level(settings.confidence)
+    print(f"{args.experiments} experiments each, margin {settings.margin:g}, level {wrong:g}: a false verdict")
+    print(f"is within simulation error up to {_upper(args.experiments, wrong):.3f}.")
     print("stopping  seeds    E0    E2     A  corr  E2<E0  NON_INF  INFERIOR  INCONCL  false  token")
     for stopping in args.stopping:
         decision = settings.model_copy(update={"stopping": stopping})
@@ -124,8 +126,8 @@ def main() -> None:
                     print(f"{stopping:<8}  {seeds:>5}  {_row(outcomes, rates, decision)}", flush=True)
 
 
-def _upper(experiments: int, level: float) -> float:
-    return float(stats.binom.ppf(0.999, experiments, level)) / experiments
+def _upper(experiments: int, wrong: float) -> float:
+    return float(stats.binom.ppf(0.999, experiments, wrong)) / experiments
 
 
 def _row(outcomes: list[Outcome], rates: dict[str, float], decision: Decision) -> str:

@@ -17,7 +17,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from world_modality.decision.statistics import Differences, e_values
+from world_modality.decision.pairs import Differences
+from world_modality.decision.sequential import e_values
 
 PAIRS = 200  # STEP ships a policy for this many
 LEVEL = 0.05

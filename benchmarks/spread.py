@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 
 from world_modality.decision.evaluations import check_comparable, episode_table, read_evaluation
-from world_modality.decision.statistics import differences, exact_test, pair_outcomes
+from world_modality.decision.pairs import differences, pair_outcomes
+from world_modality.decision.statistics import weigh
+from world_modality.experiment.config import default_config, load_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS = ("E0", "S0", "E0-blind")
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, nargs="+", default=[0, 1], help="the configuration's evaluation.tasks")
     parser.add_argument("--cores", type=int, default=2)
     args = parser.parse_args()
-    rows = []
+    rows, settings = [], load_experiment(default_config()).decision
     for spread in args.spreads:
         paths = evaluate(spread, args.directory / f"{spread:g}", args.tasks, args.cores)
         evaluations = [read_evaluation(path) for path in paths]
@@ -47,8 +49,16 @@ def main() -> None:
         table = episode_table(evaluations)
         counts = {option: table.filter(option=option)["success"] for option in OPTIONS}
         pairs = [pair_outcomes(table, option, "E0", args.tasks) for option in OPTIONS[1:]]
-        worse = [exact_test(differences(paired, "success"), "less") for paired in pairs]
-        rows.append([f"{spread:g}", *(f"{c.sum()}/{len(c)}" for c in counts.values()), *(f"{p:.1g}" for p in worse)])
+        worse = [
+            weigh(differences(paired, "success"), settings.margin, settings.confidence, "fixed") for paired in pairs
+        ]
+        rows.append(
+            [
+                f"{spread:g}",
+                *(f"{c.sum()}/{len(c)}" for c in counts.values()),
+                *(f"{evidence.p_worse:.1g}" for evidence in worse),
+            ]
+        )
     print("spread [m]      E0      S0  E0-blind  p(S0 worse)  p(E0-blind worse)")
     for row in rows:
         print(f"{row[0]:>10}  {row[1]:>6}  {row[2]:>6}  {row[3]:>8}  {row[4]:>11}  {row[5]:>17}")

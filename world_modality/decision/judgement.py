@@ -4,7 +4,9 @@ A comparison is judged twice: by success, and by progress, that is by who came f
 pairs that both failed. Each judgement is `NON_INFERIOR`, `INFERIOR` or `INCONCLUSIVE` (`statistics`).
 
 The comparison the tree asks about, E2 with E0, is the primary one and stands by itself. All others are corrected for
-their number (Holm), in two families: those an adoption rests on, and the controls.
+their number (Holm), in two families: those an adoption rests on, and the controls. Each end of an interval is drawn at
+the level at which Holm's procedure tests the question it answers, so that every verdict is read off the interval next
+to it: `NON_INFERIOR` where that lies above minus the margin, else `INFERIOR` where it lies below 0.
 """
 
 from __future__ import annotations
@@ -16,20 +18,9 @@ import polars as pl
 from pydantic import Field
 
 from world_modality.artifacts.documents import Document
-from world_modality.decision.statistics import (
-    Conclusion,
-    Differences,
-    Interval,
-    Truth,
-    conclude,
-    count_pairs,
-    differences,
-    holm,
-    odds,
-    pair_outcomes,
-    pairs_to_settle,
-    weigh,
-)
+from world_modality.decision.pairs import Differences, count_pairs, differences, pair_outcomes
+from world_modality.decision.power import Truth, odds, pairs_to_settle
+from world_modality.decision.statistics import Conclusion, Interval, conclude, holm, holm_levels, level, weigh
 from world_modality.experiment.sections import Decision, OptionName
 
 Family = Literal["primary", "adoption", "controls"]
@@ -42,8 +33,10 @@ class Judgement(Document):
     losses: int = Field(description="pairs in which the reference did better")
     ties: int
     difference: float = Field(description="share of wins minus share of losses")
-    interval: Interval = Field(description="of the difference: Tango's score interval, or a confidence sequence's")
-    p_two_sided: float = Field(description="that the two differ; corrected within the family")
+    interval: Interval = Field(
+        description="of the difference; each end at the level at which Holm's procedure tests the question it answers: "
+        "the lower end whether the option loses the margin, the upper end whether it is worse"
+    )
     p_worse: float = Field(description="that the option is worse; corrected within the family")
     p_non_inferior: float = Field(description="that it loses less than the margin; corrected within the family")
     design_effect: float = Field(description="pairs that are worth one independent pair")
@@ -92,7 +85,7 @@ def compare(
     """Compare pairs of options.
 
     Args:
-        episodes: one row per episode (`comparison.episode_table`).
+        episodes: one row per episode (`evaluations.episode_table`).
         families: of each (option, reference).
         other_noise: options that are rolled out with noise seeds of their own.
     """
@@ -127,39 +120,46 @@ def compare(
 def _judge(
     compared: Mapping[tuple[str, str], Differences], families: Mapping[tuple[str, str], Family], decision: Decision
 ) -> dict[tuple[str, str], Judgement]:
-    evidence = {
-        pair: weigh(difference, decision.margin, decision.confidence, decision.stopping)
-        for pair, difference in compared.items()
-    }
-    corrected: dict[str, dict[tuple[str, str], float]] = {}
-    for name in ("p_two_sided", "p_worse", "p_non_inferior"):
-        corrected[name] = {}
-        for family in dict.fromkeys(families.values()):
-            members = [pair for pair in compared if families[pair] == family]
-            p_values = holm([getattr(evidence[pair], name) for pair in members])
-            corrected[name] |= dict(zip(members, p_values, strict=True))
-    return {
-        pair: Judgement(
+    judged: dict[tuple[str, str], Judgement] = {}
+    for family in dict.fromkeys(families.values()):
+        members = [difference for pair, difference in compared.items() if families[pair] == family]
+        judgements = judge_family(members, decision)
+        judged |= zip([pair for pair in compared if families[pair] == family], judgements, strict=True)
+    return judged
+
+
+def judge_family(members: Sequence[Differences], decision: Decision) -> list[Judgement]:
+    """Judge comparisons that are corrected for their number together."""
+    evidence = [weigh(difference, decision.margin, decision.confidence, decision.stopping) for difference in members]
+    worse, non_inferior = ([getattr(found, name) for found in evidence] for name in ("p_worse", "p_non_inferior"))
+    lower, upper = (holm_levels(p_values, level(decision.confidence)) for p_values in (non_inferior, worse))
+    intervals = [found.interval(*levels) for found, *levels in zip(evidence, lower, upper, strict=True)]
+    return [
+        Judgement(
             wins=difference.wins,
             losses=difference.losses,
             ties=difference.pairs - difference.wins - difference.losses,
-            difference=evidence[pair].difference,
-            interval=evidence[pair].interval,
-            **{name: p_values[pair] for name, p_values in corrected.items()},
-            design_effect=evidence[pair].design_effect,
-            conclusion=conclude(corrected["p_worse"][pair], corrected["p_non_inferior"][pair], decision.level),
+            difference=difference.mean,
+            interval=interval,
+            p_worse=p_worse,
+            p_non_inferior=p_non_inferior,
+            design_effect=difference.design_effect,
+            conclusion=conclude(interval, decision.margin),
         )
-        for pair, difference in compared.items()
-    }
+        for difference, interval, p_worse, p_non_inferior in zip(
+            members, intervals, holm(worse), holm(non_inferior), strict=True
+        )
+    ]
 
 
 def worth(judged: Judgement, decision: Decision) -> Worth:
     """What the pairs of a comparison can say, with a test of a number of pairs chosen beforehand."""
     pairs = judged.wins + judged.losses + judged.ties
     independent, discordance = pairs / judged.design_effect, (judged.wins + judged.losses) / pairs
+    wrong = level(decision.confidence)
 
     def odds_of(loss: float):
-        return odds(round(independent), Truth.plausible(-loss, discordance), decision.margin, decision.level)
+        return odds(round(independent), Truth.plausible(-loss, discordance), decision.margin, wrong)
 
     equal, loses, loses_twice = (odds_of(factor * decision.margin) for factor in (0, 1, 2))
     return Worth(
@@ -170,5 +170,5 @@ def worth(judged: Judgement, decision: Decision) -> Worth:
         non_inferior_if_equal=equal.non_inferior,
         inferior_if_margin=loses.inferior,
         inferior_if_twice_margin=loses_twice.inferior,
-        pairs_to_settle=pairs_to_settle(discordance, decision.margin, decision.level, decision.power),
+        pairs_to_settle=pairs_to_settle(discordance, decision.margin, wrong, decision.power),
     )

@@ -1,8 +1,7 @@
 """Success counts of two policies from elsewhere: the tree's first question, asked of a table in a paper.
 
-Nobody knows which episodes of such a table began at the same initial state, so nothing is paired: Boschloo's exact test
-takes the place of McNemar's, and Newcombe's interval of two independent rates that of Tango. Pairing would have told
-more with the same episodes.
+Nobody knows which episodes of such a table began at the same initial state, so nothing is paired (`unpaired`). Pairing
+would have told more with the same episodes.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError, model_validator
 from scipy import stats
-from statsmodels.stats.proportion import confint_proportions_2indep, test_proportions_2indep
 
 from world_modality.artifacts.documents import Document
-from world_modality.decision.statistics import Conclusion, Interval, conclude, rate_interval
+from world_modality.decision.statistics import Conclusion, Interval, conclude, interval_text, level, rate_interval
 from world_modality.decision.tree import Rate, Token, choose_token
+from world_modality.decision.unpaired import unpaired_test
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Branch, Decision, OptionName, Section, explain
 
@@ -65,10 +64,9 @@ class Unpaired(Document):
     baseline: Rate
     world: Rate
     difference: float = Field(description="success rate of world minus that of the baseline")
-    interval: Interval = Field(description="of the difference: Newcombe's interval of two independent rates")
-    p_two_sided: float = Field(description="Boschloo's exact test")
-    p_worse: float = Field(description="the same, one-sided: world is worse")
-    p_non_inferior: float = Field(description="score test: world loses less than the margin")
+    interval: Interval = Field(description="of the difference: what the exact score test does not reject")
+    p_worse: float = Field(description="world is worse")
+    p_non_inferior: float = Field(description="world loses less than the margin")
     conclusion: Conclusion
 
 
@@ -128,19 +126,17 @@ def judge(counts: PublishedCounts, decision: Decision) -> PublishedVerdict:
 
 
 def _compare(baseline: Pair, world: Pair, decision: Decision) -> Unpaired:
-    table = [[world[0], baseline[0]], [world[1] - world[0], baseline[1] - baseline[0]]]
-    low, high = confint_proportions_2indep(*world, *baseline, method="newcomb", alpha=1 - decision.confidence)
-    margin = test_proportions_2indep(*world, *baseline, value=-decision.margin, method="score", alternative="larger")
-    worse = float(stats.boschloo_exact(table, alternative="less").pvalue)
+    wrong = level(decision.confidence)
+    test = unpaired_test(world, baseline, wrong)
+    interval = (test.limit(wrong, "above"), test.limit(wrong, "below"))
     return Unpaired(
         baseline=_rate(baseline, decision),
         world=_rate(world, decision),
         difference=world[0] / world[1] - baseline[0] / baseline[1],
-        interval=(float(low), float(high)),
-        p_two_sided=float(stats.boschloo_exact(table).pvalue),
-        p_worse=worse,
-        p_non_inferior=float(margin.pvalue),
-        conclusion=conclude(worse, float(margin.pvalue), decision.level),
+        interval=interval,
+        p_worse=test.p_value(0.0, "below"),
+        p_non_inferior=test.p_value(-decision.margin, "above"),
+        conclusion=conclude(interval, decision.margin),
     )
 
 
@@ -176,16 +172,15 @@ def render(verdict: PublishedVerdict) -> str:
         "Not paired: nothing says which episodes began alike, so the luck of both policies with their initial",
         "states counts in full. The same number of paired episodes would tell more.",
         "",
-        f"{'':<12}{baseline:>10}{world:>10}{'difference':>12}{'interval':>16}{'p':>9}{'p worse':>9}{'p margin':>10}",
-        *(_row(label, compared) for label, compared in rows),
-        f"Difference with Newcombe's {100 * verdict.confidence:g}% interval. p, p worse: Boschloo's exact test.",
-        f"p margin: score test that {world} loses less than {100 * verdict.margin:g} points.",
+        f"{'':<12}{baseline:>10}{world:>10}{'difference':>12}{'interval':>18}{'p worse':>10}{'p margin':>11}",
+        *(_row(label, compared, verdict.margin) for label, compared in rows),
+        f"p worse: {world} is worse. p margin: it loses less than {100 * verdict.margin:g} points. Both by the exact",
+        f"score test. Interval ({100 * verdict.confidence:g}%): the differences that this test does not reject.",
     ]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _row(label: str, compared: Unpaired) -> str:
+def _row(label: str, compared: Unpaired, margin: float) -> str:
     rates = "".join(f"{f'{c.successes}/{c.episodes}':>10}" for c in (compared.baseline, compared.world))
-    low, high = (100 * end for end in compared.interval)
-    p_values = f"{compared.p_two_sided:>9.4f}{compared.p_worse:>9.4f}{compared.p_non_inferior:>10.4f}"
-    return f"{label:<12}{rates}{100 * compared.difference:>+12.1f}{f'[{low:+.1f}, {high:+.1f}]':>16}{p_values}"
+    difference, interval = f"{100 * compared.difference:+.1f}", interval_text(compared.interval, margin)
+    return f"{label:<12}{rates}{difference:>12}{interval:>18}{compared.p_worse:>10.4f}{compared.p_non_inferior:>11.4f}"

@@ -324,11 +324,6 @@ class Decision(Tree):
         ge=0, description="|tanh(gate)| or action change (RMS) below this: the decision says `world path inactive`"
     )
 
-    @property
-    def level(self) -> float:
-        """Largest chance of a false verdict of either kind."""
-        return (1 - self.confidence) / 2
-
 
 class Budget(Section):
     """What the options that the tree asks for may cost."""

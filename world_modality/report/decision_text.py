@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from world_modality.decision.judgement import Comparison, Judgement
-from world_modality.decision.statistics import Interval
+from world_modality.decision.statistics import Interval, interval_text
 from world_modality.decision.tree import Counts, OptionResult, Rate, Verdict
 from world_modality.examination.foresight import PREDICTORS
 from world_modality.simulation.pickup import STAGES
@@ -178,6 +178,7 @@ def _rate_row(label: str, rate: Rate) -> list[str]:
 
 
 def _comparisons(verdict: Verdict) -> list[str]:
+    margin = verdict.settings.margin
     counts = [
         [
             _pair(c),
@@ -187,39 +188,37 @@ def _comparisons(verdict: Verdict) -> list[str]:
         for c in verdict.comparisons
     ]
     judged = [
-        [_pair(c), f"{100 * c.success.difference:+.1f}", *_judged(c.success, c.success.p_two_sided)]
-        for c in verdict.comparisons
+        [_pair(c), f"{100 * c.success.difference:+.1f}", *_judged(c.success, margin)] for c in verdict.comparisons
     ]
     return [
         *_table(["1st : 2nd", "both", "1st", "2nd", "none", "correlation"], counts),
         "Pairs of episodes with the same task, initial state, seeds of simulator and noise, and training seed, by who "
         "succeeded: both, only the 1st, only the 2nd, none; and the correlation (phi) of the two outcomes.",
         "",
-        *_table(["1st : 2nd", "difference", "interval", "p", "p worse", "p margin", "verdict"], judged),
+        *_table(["1st : 2nd", "difference", "interval", "p worse", "p margin", "verdict"], judged),
         *_reading(verdict),
     ]
 
 
-def _judged(judgement: Judgement, *first: float) -> list[str]:
+def _judged(judgement: Judgement, margin: float) -> list[str]:
     """Cells of a judgement: interval, p-values, conclusion."""
-    p_values = (*first, judgement.p_worse, judgement.p_non_inferior)
-    return [_percents(judgement.interval, sign="+"), *map(_p_value, p_values), judgement.conclusion]
+    p_values = map(_p_value, (judgement.p_worse, judgement.p_non_inferior))
+    return [interval_text(judgement.interval, margin), *p_values, judgement.conclusion]
 
 
 def _reading(verdict: Verdict) -> list[str]:
     """How the table of comparisons is read."""
-    settings = verdict.settings
+    settings, margin = verdict.settings, f"{100 * verdict.settings.margin:g}"
     how = {
-        "fixed": "by McNemar's exact test (p, p worse) and Tango's score test (p margin, interval), valid for a number "
-        "of episodes chosen beforehand (decision.stopping: fixed)",
-        "anytime": "by e-processes, valid however often one looks and extends (decision.stopping: anytime)",
+        "fixed": "an exact score test, valid for a number of episodes chosen beforehand (decision.stopping: fixed)",
+        "anytime": "e-processes, valid however often one looks and extends (decision.stopping: anytime)",
     }
     return [
-        "Difference: success rate of the 1st minus that of the 2nd in percentage points, with its "
-        f"{_confidence(verdict)} interval. p: they differ. p worse: the 1st is worse. p margin: the 1st loses less "
-        f"than {100 * settings.margin:g} points. All {how[settings.stopping]}.",
-        f"NON_INFERIOR: p margin at most {settings.level:g}. INFERIOR: not that, and p worse at most "
-        f"{settings.level:g}. INCONCLUSIVE: neither. {_corrected(verdict)}",
+        "Difference: success rate of the 1st minus that of the 2nd in percentage points. p worse: the 1st is worse. "
+        f"p margin: the 1st loses less than {margin} points. All by {how[settings.stopping]}. Interval "
+        f"({_confidence(verdict)}): the differences that this test does not reject.",
+        f"So the verdict is read off the interval. NON_INFERIOR: it lies above -{margin}. INFERIOR: not that, and it "
+        f"lies below 0. INCONCLUSIVE: neither. {_corrected(verdict)}",
     ]
 
 
@@ -229,9 +228,9 @@ def _corrected(verdict: Verdict) -> str:
     }
     several = [pairs for pairs in families.values() if len(pairs) > 1]
     if not several:
-        return "No p-value needed a correction for the number of comparisons."
+        return "Nothing needed a correction for the number of comparisons."
     named = "; ".join(_list(pairs) for pairs in several)
-    return f"P-values are corrected for their number (Holm) among: {named}."
+    return f"P-values and intervals are corrected for their number (Holm) among: {named}."
 
 
 def _has_progress(verdict: Verdict) -> bool:
@@ -248,7 +247,7 @@ def _progress(verdict: Verdict) -> list[str]:
         if (progress := option.progress)
     ]
     pairs = [
-        [_pair(c), *(str(count) for count in (judged.wins, judged.losses, judged.ties)), *_judged(judged)]
+        [_pair(c), *map(str, (judged.wins, judged.losses, judged.ties)), *_judged(judged, verdict.settings.margin)]
         for c in verdict.comparisons
         if (judged := c.progress)
     ]
@@ -311,7 +310,7 @@ def _said(comparison: Comparison, margin: float) -> str:
         f"{100 * margin:g} points, is shown",
     }
     judged, progress = comparison.success, comparison.progress
-    interval = _percents(judged.interval, sign="+")
+    interval = interval_text(judged.interval, margin)
     line = f"{option} minus {reference}: {100 * judged.difference:+.1f} points, interval {interval}: "
     line += f"{words[judged.conclusion]} ({judged.conclusion}"
     if judged.conclusion == "NON_INFERIOR" and judged.interval[1] < 0:
@@ -445,9 +444,9 @@ def _count(counts: Counts) -> str:
     return f"{counts.successes}/{counts.episodes}"
 
 
-def _percents(interval: Interval, sign: str = "") -> str:
+def _percents(interval: Interval) -> str:
     low, high = interval
-    return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _p_value(p: float) -> str:

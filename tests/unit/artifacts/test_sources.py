@@ -82,7 +82,6 @@ NO_CONTENT = {
     "sections._check_hub": "only refuses: called by validators alone",
     "sections.is_commit": "whether the cache alone will do; what is placed is of the commit in the rule's params",
     "sections.Repository.name": "a key of `commits`, whose value reaches the rule's params",
-    "sections.Decision.level": "derived from decision.confidence; its users are hashed",
     "sections.explain": "words of an error",
     "sections.message_of": "words of an error",
     "sections._fields_at": "words of an error",

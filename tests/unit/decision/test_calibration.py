@@ -4,6 +4,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.calibration import World, simulate
+from benchmarks.paired_tests import LEVEL, TESTS, single_pairs
 from world_modality.experiment.config import default_config, load_experiment
 
 EXPERIMENTS = 150
@@ -39,3 +40,9 @@ def test_the_simulated_rates_are_those_asked_for():
     assert abs(sum(o.correlation for o in outcomes) / EXPERIMENTS) < 0.05
     _, outcomes = shares(0.0, "fixed", World(states=50))
     assert 0.3 < sum(o.correlation for o in outcomes) / EXPERIMENTS < 0.5
+
+
+@pytest.mark.parametrize("pairs", [20, 50, 100])
+def test_of_the_candidates_only_the_exact_test_holds_its_level_for_both_questions(pairs):
+    held = [name for name, test in TESTS.items() if max(single_pairs(pairs, test)[:2]) <= LEVEL]
+    assert held == ["exact"]

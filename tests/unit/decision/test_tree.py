@@ -16,6 +16,8 @@ import pytest
 from world_modality.artifacts.files import text_sha256, write_json
 from world_modality.artifacts.provenance import making
 from world_modality.decision.evaluations import ComparisonError, read_evaluation
+from world_modality.decision.pairs import Differences
+from world_modality.decision.statistics import paired_test
 from world_modality.decision.tree import Pickup, Verdict, decide, judge_pickup, plan_branch
 from world_modality.errors import InputError
 from world_modality.evaluation.episodes import Episode, block_row, collect_evaluation
@@ -511,6 +513,14 @@ def wrist_verdict(folder, **successes):
     return decided(folder, spec(run=RUN), contents(**({"E0": 6, "E2": 4, "E2_zero": 2, "S0": 5, "A": 7} | successes)))
 
 
+def p_worse(wins, losses, ties):
+    return paired_test(Differences.of_counts(wins, losses, ties), 0.05).p_value(0.0, "below")
+
+
+def p_non_inferior(wins, losses, ties):
+    return paired_test(Differences.of_counts(wins, losses, ties), 0.05).p_value(-0.1, "above")
+
+
 def test_every_trained_option_is_compared_with_the_baseline_and_every_ablation_with_its_source(tmp_path):
     compared = [(c.option, c.reference, c.family) for c in wrist_verdict(tmp_path).comparisons]
     assert compared == [
@@ -525,17 +535,16 @@ def test_the_paired_table_counts_the_episodes_of_the_pickup_tasks(tmp_path):
     main = wrist_verdict(tmp_path).comparisons[0]
     assert (main.both, main.only_reference, main.only_option, main.neither) == (8, 4, 0, 8)
     assert main.success.difference == pytest.approx(-0.2)
-    assert main.success.p_two_sided == pytest.approx(2 / 16)
-    assert main.success.p_worse == pytest.approx(1 / 16)
+    assert main.success.p_worse == pytest.approx(p_worse(wins=0, losses=4, ties=16))
     assert main.correlation == pytest.approx((8 * 8 - 4 * 0) / math.sqrt(12 * 8 * 8 * 12))
 
 
 def test_p_values_are_corrected_within_their_family_and_the_primary_one_stands_by_itself(tmp_path):
     by_pair = {(c.option, c.reference): c.success for c in wrist_verdict(tmp_path, S0=1, E2_zero=0).comparisons}
-    assert by_pair["E2", "E0"].p_worse == pytest.approx(1 / 2**4)
+    assert by_pair["E2", "E0"].p_worse == pytest.approx(p_worse(0, 4, 16))
     assert by_pair["A", "E0"].p_worse == 1
-    assert by_pair["S0", "E0"].p_worse == pytest.approx(2 / 2**10)  # the smaller of two
-    assert by_pair["E2-zero", "E2"].p_worse == pytest.approx(1 / 2**8)
+    assert by_pair["S0", "E0"].p_worse == pytest.approx(2 * p_worse(0, 10, 10))  # the smaller of two
+    assert by_pair["E2-zero", "E2"].p_worse == pytest.approx(p_worse(0, 8, 12))
 
 
 @pytest.mark.parametrize(
@@ -617,7 +626,7 @@ def test_how_far_each_pickup_came_stands_beside_the_successes(tmp_path):
     assert found.slips == 12
     comparison = verdict.comparisons[0]
     assert (comparison.progress.wins, comparison.progress.losses, comparison.progress.ties) == (6, 2, 12)
-    assert comparison.progress.p_two_sided == pytest.approx(2 * sum(math.comb(8, k) for k in range(3)) / 2**8)
+    assert comparison.progress.p_non_inferior == pytest.approx(p_non_inferior(6, 2, 12))
     assert "E2 : E0      6    2     12" in render(verdict)
 
 
@@ -677,7 +686,7 @@ def test_episodes_of_several_seeds_on_one_initial_state_are_a_cluster(tmp_path):
     files = contents(E0=5, E2=6, train_seeds=(0, 1))
     text = " ".join(render(decided(tmp_path, spec(), files)).split())
     assert "episodes from one initial state are a cluster" in text
-    assert "2.11 pairs are worth one independent pair" in text
+    assert "2.00 pairs are worth one independent pair" in text
     assert "compares checkpoints, not methods" not in text
 
 
@@ -689,7 +698,7 @@ def test_a_wrist_option_run_beside_a_success_is_said_so(tmp_path):
 
 GOLDEN = """\
 ADOPT_WRIST
-INCONCLUSIVE  E2 : E0  branch wrist  bare rule errs 40% (N 20, r 0.67)  default: keep E0
+INFERIOR  E2 : E0  branch wrist  bare rule errs 40% (N 20, r 0.67)
 
 E2 does worse than E0 on pickup, and A, which predicts the wrist camera, does not.
 Embedded scale: shows that the machinery works; says nothing about SmolVLA, V-JEPA 2 ViT-g or LIBERO

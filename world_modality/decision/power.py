@@ -1,0 +1,112 @@
+"""What a number of pairs can say: how often the fixed test leads to each verdict, and how many pairs settle it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import special, stats
+
+from world_modality.decision.exact import DOUBT, TIE, possible_shares, share_grid
+from world_modality.decision.statistics import PairedTail, score_statistic
+
+CALIBRATED = 500
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the true difference of two options is, and in which share of pairs they differ at all."""
+
+    difference: float
+    discordance: float
+
+    @classmethod
+    def plausible(cls, difference: float, discordance: float) -> Truth:
+        """With a given discordance, or the least that a difference needs."""
+        return cls(difference, max(discordance, abs(difference)))
+
+    @classmethod
+    def of_rates(cls, reference: float, difference: float, correlation: float) -> Truth:
+        """From the reference's success rate and the correlation of a pair's two outcomes."""
+        option = reference + difference
+        shared = correlation * math.sqrt(option * (1 - option) * reference * (1 - reference))
+        return cls(difference, option * (1 - reference) + reference * (1 - option) - 2 * shared)
+
+
+@dataclass(frozen=True)
+class Odds:
+    """How often a true difference is judged in each way."""
+
+    bare_rule_worse: float  # fewer successes than the reference
+    non_inferior: float
+    inferior: float
+
+
+def odds(pairs: int, truth: Truth, margin: float, level: float) -> Odds:
+    """How often `pairs` independent pairs lead to each verdict: the sum over all their outcomes, none simulated."""
+    return _odds(pairs, truth, (critical_limits(pairs, 0.0, level), critical_limits(pairs, margin, level)), level)
+
+
+@lru_cache(maxsize=64)
+def critical_limits(pairs: int, bound: float, level: float) -> np.ndarray:
+    """(pairs + 1,) the largest score limit with which the exact test finds the difference to be below `bound`, for each
+    number of discordant pairs; -1 where it never does.
+
+    Looked for on a grid about the bound, up to which the uncalibrated score test rejects; it separates all outcomes of
+    few pairs, and most of many.
+    """
+    z, grid = float(special.ndtri(1 - level)), share_grid(pairs)
+    limits = bound + np.linspace(-2, 1, max(24, 2000 // pairs)) / pairs
+    sizes = np.array([PairedTail.below(limit, pairs, z).chances(bound, grid) for limit in limits])  # (limits, grid)
+    possible = possible_shares(np.arange(pairs + 1), pairs, grid)  # (pairs + 1, grid)
+    kept = DOUBT + np.where(possible[:, None], sizes, 0).max(axis=2) <= level  # (pairs + 1, limits)
+    return np.where(kept, limits, -1.0).max(axis=1)
+
+
+def _odds(pairs: int, truth: Truth, limits: tuple, level: float) -> Odds:
+    """The odds of a test that rejects up to these score limits: of being worse, and (mirrored) of losing the margin.
+
+    Args:
+        limits: two, each a number or (pairs + 1,) by the number of discordant pairs.
+    """
+    low, high = stats.binom.interval(1 - 1e-9, pairs, truth.discordance)
+    discordant = np.arange(max(0, int(low) - 1), min(pairs, int(high) + 1) + 1)[:, None]
+    share = (truth.discordance + truth.difference) / (2 * truth.discordance) if truth.discordance else 0.5
+    reach = 2 + int(3.5 * math.sqrt(discordant.max()))  # seven standard deviations of the wins, at most
+    wins = np.rint(discordant * share).astype(int) + np.arange(-reach, reach + 1)
+    chance = stats.binom.pmf(discordant, pairs, truth.discordance) * stats.binom.pmf(wins, discordant, share)
+    wins = np.clip(wins, 0, discordant)  # what lies outside has no chance
+    losses, z = discordant - wins, float(special.ndtri(1 - level))
+    worse, within = (np.broadcast_to(limit, pairs + 1)[discordant] for limit in limits)
+    non_inferior = score_statistic(losses, wins, pairs, within) <= TIE - z
+    inferior = (score_statistic(wins, losses, pairs, worse) <= TIE - z) & ~non_inferior
+    return Odds(*(float(chance[kind].sum()) for kind in (wins < losses, non_inferior, inferior)))
+
+
+def pairs_to_settle(discordance: float, margin: float, level: float, power: float, most: int = 20_000) -> int | None:
+    """About how many pairs settle the question: true equals are then judged non-inferior, and options that lose twice
+    the margin inferior, each with a chance of at least `power`. None: more than `most`.
+
+    Searched for with the uncalibrated score test; up to `CALIBRATED` pairs, what the exact test needs more is added.
+    """
+    truths = [Truth.plausible(0.0, discordance), Truth.plausible(-2 * margin, discordance)]
+
+    def settles(pairs: int, exactly: bool) -> bool:
+        limits = (critical_limits(pairs, bound, level) if exactly else bound for bound in (0.0, margin))
+        equal, worse = (_odds(pairs, truth, found, level) for found in [tuple(limits)] for truth in truths)
+        return equal.non_inferior >= power and worse.inferior >= power
+
+    enough = 1
+    while not settles(enough, exactly=False):
+        enough *= 2
+        if enough > most:
+            return None
+    few = enough // 2
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if settles(middle, exactly=False) else (middle, enough)
+    while enough <= CALIBRATED and not settles(enough, exactly=True):
+        enough += max(1, enough // 50)
+    return enough
