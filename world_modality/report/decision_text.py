@@ -1,7 +1,7 @@
 """The text a person reads: `decision.txt`, a pure function of the `Verdict` in `decision.json`.
 
-Line 1 is the token alone, line 2 what the comparison behind the branch is worth. Nothing in the text depends on when,
-where or how fast it was made, and no line is wider than `WIDTH` columns.
+Line 1 is the token alone; line 2 says what the comparison behind the branch is worth. Nothing in the text depends on
+when, where or how fast the run was made, and no line is wider than `WIDTH` columns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from world_modality.simulation.pickup import STAGES
 WIDTH = 100
 
 MEANING = {
-    "VOID_BASELINE_TOO_WEAK": "{E0} itself succeeds too rarely for any comparison with it to mean something.",
+    "VOID_BASELINE_TOO_WEAK": "{E0} itself succeeds too rarely for a comparison with it to mean anything.",
     "WORLD_HELPS_OR_NEUTRAL": "{E2} does at least as well as {E0} on pickup: the world modality helps or is neutral.",
     "ADOPT_FUSION": "{C}, which sees both cameras, is the option to adopt.",
     "ADOPT_WRIST": "{E2} does worse than {E0} on pickup, and {A}, which predicts the wrist camera, does not.",
@@ -26,7 +26,7 @@ MEANING = {
     "WRIST_EXPERIMENT_PENDING": "{E2} does worse than {E0} on pickup, and the wrist experiment was not run.",
 }
 NEXT = {
-    "VOID_BASELINE_TOO_WEAK": "Train {E0} until it works (more demonstrations, more steps), then run the whole again.",
+    "VOID_BASELINE_TOO_WEAK": "Train {E0} until it works (more demonstrations, more steps), then run everything again.",
     "WORLD_HELPS_OR_NEUTRAL": "Consider both cameras for further gains: decision.on_success with a fusion option.",
     "ADOPT_FUSION": "Use {C}; confirm it against {E0} with more initial states and more training seeds.",
     "ADOPT_WRIST": "Use {A}; confirm it against {E0} with more initial states and more training seeds.",
@@ -47,9 +47,9 @@ RULES = {
     "WRIST_EXPERIMENT_PENDING": "{E2} < {E0}, and neither {A} nor {C} was run",
 }
 SCALES = {
-    "embedded": "Embedded scale: shows that the machinery works; says nothing about SmolVLA, V-JEPA 2 ViT-g or LIBERO "
-    "at full scale.",
-    "smoke": "Smoke scale: the smallest run that crosses every stage; its numbers mean nothing.",
+    "embedded": "Embedded scale: this shows that the pipeline works. It says nothing about SmolVLA, V-JEPA 2 ViT-g or "
+    "LIBERO at full scale.",
+    "smoke": "Smoke scale: the smallest run that goes through every stage. Its numbers mean nothing.",
     "full": "Full scale.",
 }
 
@@ -112,7 +112,7 @@ def _plain_words(verdict: Verdict) -> list[str]:
     if inactive:
         lines.append(
             f"world path inactive: {_list(inactive)}. |tanh(gate)| or the change of the actions is below "
-            f"{settings.min_world_effect:g}: what the path adds hardly reaches the actions, and the result says "
+            f"{settings.min_world_effect:g}: what the path adds hardly reaches the actions, so the result says "
             "nothing about it."
         )
     lines += [
@@ -124,7 +124,8 @@ def _plain_words(verdict: Verdict) -> list[str]:
     baseline = verdict.option(settings.baseline)
     lines += [
         f"{blind.name} ({blind.label}) sees no picture and does as well as {baseline.name} "
-        f"({_count(blind.pickup)} against {_count(baseline.pickup)}): these initial states cannot tell cameras apart."
+        f"({_count(blind.pickup)} against {_count(baseline.pickup)}): these initial states cannot show which camera is "
+        "better."
         for blind in verdict.options
         if blind.blind_as_good
     ]
@@ -132,7 +133,7 @@ def _plain_words(verdict: Verdict) -> list[str]:
 
 
 def _tree(verdict: Verdict) -> list[str]:
-    """The tree, the way taken marked by arrows, and the score of each option in it."""
+    """The tree with the path taken marked by arrows, and the score of each option in it."""
     settings, (e0, e2, a, c) = verdict.settings, _roles(verdict).values()
     helps, hurts = verdict.branch == "success", verdict.branch == "wrist"
     floor = f"{100 * settings.min_baseline_success:g}%"
@@ -155,7 +156,7 @@ def _tree(verdict: Verdict) -> list[str]:
     lines.append(f"   {_score(verdict, a)}; {_score(verdict, c)}")
     lines.append(f"   {verdict.token}: {RULES[verdict.token].format(**_roles(verdict))}")
     if helps and a in verdict.scheduled:
-        lines.append(f"   {a} was run beside the tree (wrist_experiment: {settings.wrist_experiment})")
+        lines.append(f"   {a} was run although this branch does not ask for it (wrist_experiment: always)")
     return lines
 
 
@@ -192,8 +193,8 @@ def _comparisons(verdict: Verdict) -> list[str]:
     ]
     return [
         *_table(["1st : 2nd", "both", "1st", "2nd", "none", "correlation"], counts),
-        "Pairs of episodes with the same task, initial state, seeds of simulator and noise, and training seed, by who "
-        "succeeded: both, only the 1st, only the 2nd, none; and the correlation (phi) of the two outcomes.",
+        "Pairs of episodes with the same task, initial state, seeds of simulator and noise, and training seed, counted "
+        "by who succeeded: both, only the 1st, only the 2nd, none. Correlation: phi of the two outcomes.",
         "",
         *_table(["1st : 2nd", "difference", "interval", "p worse", "p margin", "verdict"], judged),
         *_reading(verdict),
@@ -207,7 +208,7 @@ def _judged(judgement: Judgement, margin: float) -> list[str]:
 
 
 def _reading(verdict: Verdict) -> list[str]:
-    """How the table of comparisons is read."""
+    """How to read the table of comparisons."""
     settings, margin = verdict.settings, f"{100 * verdict.settings.margin:g}"
     how = {
         "fixed": "an exact score test, valid for a number of episodes chosen beforehand (decision.stopping: fixed)",
@@ -253,12 +254,12 @@ def _progress(verdict: Verdict) -> list[str]:
     ]
     return [
         *_table(["", *stages, "attempts", "slips"], rows),
-        "Episodes by the furthest stage they reached (a bowl pushed onto the plate was not placed), and "
-        "the attempts at grasping and the slips in all of them.",
+        "Episodes by the furthest stage they reached (a bowl that was pushed onto the plate was not placed), and how "
+        "many grasps they attempted and how often the object slipped, in all.",
         "",
         *_table(["1st : 2nd", "1st", "2nd", "equal", "interval", "p worse", "p margin", "verdict"], pairs),
-        "The same pairs by who came further, judged as above: the interval is of the share of pairs in which the 1st "
-        "came further minus the share in which the 2nd did, and the margin is one of that.",
+        "The same pairs by who came further, judged by the same test. Interval and margin are of the share of pairs in "
+        "which the 1st came further minus the share in which the 2nd did.",
     ]
 
 
@@ -269,7 +270,7 @@ def _worth(verdict: Verdict) -> list[str]:
     lines += [_said(verdict.comparison(adopted, settings.baseline), settings.margin)] if adopted else []
     lines += [_positive_control(verdict, option) for option in verdict.options if option.eyes_shut]
     lines += [_calibration(verdict, option) for option in verdict.options if option.other_noise]
-    lines.append("By the trained artifacts themselves, the options differ only in what defines them (fairness.json).")
+    lines.append("Fairness audit of the trained artifacts: options differ only in what defines them (fairness.json).")
     lines += [_own_schedule(option) for option in verdict.options if option.learning_schedule]
     states, seeds = f"{verdict.initial_states} initial states a task", len(verdict.training_seeds)
     if seeds == 1:
@@ -278,7 +279,7 @@ def _worth(verdict: Verdict) -> list[str]:
         *lines,
         f"{seeds} training seeds on the same {states}: episodes from one initial state are a cluster, and count as "
         f"such. {verdict.primary.success.design_effect:.2f} pairs are worth one independent pair. This compares these "
-        f"{seeds} checkpoints of each option; that methods differ needs more of them.",
+        f"{seeds} checkpoints of each option. To compare the methods, train more of them.",
     ]
 
 
@@ -287,16 +288,17 @@ def _power(verdict: Verdict) -> list[str]:
     settings, worth, main = verdict.settings, verdict.worth, verdict.primary
     option, reference, margin = main.option, main.reference, f"{100 * settings.margin:g}"
     enough = "more than 20000" if worth.pairs_to_settle is None else f"about {worth.pairs_to_settle}"
-    test = "" if settings.stopping == "fixed" else " by a test of that many pairs chosen beforehand"
+    test = "" if settings.stopping == "fixed" else ", by a test of a number of pairs chosen beforehand"
     return [
-        f"The branch compares two counts. Were {option} and {reference} equally good, {worth.pairs:.0f} pairs of which "
-        f"{100 * worth.discordance:.0f}% tell them apart would still put {option} below {reference} "
-        f"{100 * worth.bare_rule_error:.0f}% of the time; were {option} {margin} points worse, they would not "
-        f"{100 * worth.bare_rule_miss:.0f}% of the time.",
-        f"So many pairs judge equals NON_INFERIOR in {100 * worth.non_inferior_if_equal:.0f}% of all experiments, and "
-        f"a loss of {margin} points INFERIOR in {100 * worth.inferior_if_margin:.0f}%, of twice that in "
-        f"{100 * worth.inferior_if_twice_margin:.0f}%{test}. To settle it, {enough} pairs: equals NON_INFERIOR and a "
-        f"loss of twice the margin INFERIOR, each in {100 * settings.power:g}%.",
+        f"The branch compares two counts. In {worth.pairs:.0f} pairs, of which {100 * worth.discordance:.0f}% have one "
+        f"success, {option} would come out below {reference} in {100 * worth.bare_rule_error:.0f}% of all experiments "
+        f"if both were equally good, and would not in {100 * worth.bare_rule_miss:.0f}% if it were {margin} points "
+        "worse.",
+        f"With this many pairs, {100 * worth.non_inferior_if_equal:.0f}% of all experiments judge equally good options "
+        f"NON_INFERIOR, {100 * worth.inferior_if_margin:.0f}% judge a loss of {margin} points INFERIOR, and "
+        f"{100 * worth.inferior_if_twice_margin:.0f}% judge a loss of twice that INFERIOR{test}. To settle it takes "
+        f"{enough} pairs: then {100 * settings.power:g}% judge equals NON_INFERIOR, and as many judge a loss of twice "
+        "the margin INFERIOR.",
     ]
 
 
@@ -304,10 +306,10 @@ def _said(comparison: Comparison, margin: float) -> str:
     """What the verdict on a comparison means, in words."""
     option, reference = comparison.option, comparison.reference
     words = {
-        "NON_INFERIOR": f"{option} loses less than {100 * margin:g} points to {reference}, if any",
+        "NON_INFERIOR": f"{option} loses less than {100 * margin:g} points to {reference}, if anything",
         "INFERIOR": f"{option} is worse than {reference}",
-        "INCONCLUSIVE": f"neither that {option} is worse than {reference}, nor that it loses less than "
-        f"{100 * margin:g} points, is shown",
+        "INCONCLUSIVE": f"the pairs show neither that {option} is worse than {reference} nor that it loses less than "
+        f"{100 * margin:g} points",
     }
     judged, progress = comparison.success, comparison.progress
     interval = interval_text(judged.interval, margin)
@@ -319,7 +321,7 @@ def _said(comparison: Comparison, margin: float) -> str:
 
 
 def _positive_control(verdict: Verdict, blind: OptionResult) -> str:
-    """Whether these episodes show an effect that is there for certain."""
+    """Whether these episodes show an effect that certainly exists."""
     comparison = verdict.comparison(blind.name, verdict.settings.baseline)
     judged = comparison.success
     seen = judged.conclusion == "INFERIOR"
@@ -344,7 +346,7 @@ def _calibration(verdict: Verdict, again: OptionResult) -> str:
 
 def _own_schedule(option: OptionResult) -> str:
     values = ", ".join(f"{key} {value:g}" for key, value in sorted(option.learning_schedule.items()))
-    return f"{option.name} was trained with a learning schedule of its own ({values}): a difference may come from that."
+    return f"{option.name} was trained with its own learning schedule ({values}): a difference may come from that."
 
 
 def _world_paths(verdict: Verdict) -> list[str]:
@@ -366,7 +368,7 @@ def _world_paths(verdict: Verdict) -> list[str]:
         return ["No evaluated option has one."]
     return [
         *_table(header, rows),
-        "Measured on training frames; losses are masked cosine distances of latents.",
+        "Measured on training frames. Losses are masked cosine distances between latents.",
         "",
         *_foresights(verdict),
     ]
@@ -389,8 +391,8 @@ def _foresights(verdict: Verdict) -> list[str]:
     header = ["", "cosine", "copy-last's", "mean change's", "better in", ""]
     return [
         *_table(header, rows),
-        "Mean cosine with the true latents of held-out episodes, beside that of the last latent and of the last latent "
-        "plus the mean change; and in how many of these episodes Prophet is better than the last latent.",
+        "Mean cosine with the true latents of held-out episodes: Prophet's, that of copying the last latent, and that "
+        "of the last latent plus the mean change. Better in: episodes in which Prophet beats the last latent.",
     ]
 
 
@@ -403,7 +405,7 @@ def _next(verdict: Verdict) -> list[str]:
     judged = verdict.comparison(adopted, settings.baseline)
     if judged.success.conclusion == "INCONCLUSIVE":
         advice = ADVICE[settings.when_inconclusive].format(**_roles(verdict))
-        lines.append(f"But {_pair(judged)} is INCONCLUSIVE; declared for that (decision.when_inconclusive): {advice}.")
+        lines.append(f"But {_pair(judged)} is INCONCLUSIVE, and decision.when_inconclusive says: {advice}.")
     lines += [
         f"Find out why the world path of {option.name} is inactive."
         for option in verdict.options
@@ -420,7 +422,10 @@ def _next(verdict: Verdict) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell, the first to the left, the others to the right; a row of one cell spans."""
+    """Rows of cells as lines: each column as wide as its widest cell, the first flush left and the others flush right.
+
+    A row of a single cell may be wider than the columns.
+    """
     rows = [header, *rows]
     widths = [max(len(row[i]) for row in rows if len(row) == len(header)) for i in range(len(header))]
     return [_table_row(row, widths) if len(row) == len(header) else row[0] for row in rows]
