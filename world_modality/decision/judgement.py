@@ -1,7 +1,7 @@
-"""What the episodes say of two options beside the tree: paired comparisons, their verdicts, and what they are worth.
+"""What the episodes say about two options: paired comparisons, their verdicts, and what so many pairs can show.
 
-A comparison is judged twice: by success, and by progress, that is by who came further in the pickup, which tells apart
-pairs that both failed. Each judgement is `NON_INFERIOR`, `INFERIOR` or `INCONCLUSIVE` (`statistics`).
+A comparison is judged twice: by success, and by progress (who came further in the pickup), which also distinguishes two
+episodes that both failed. Each judgement is `NON_INFERIOR`, `INFERIOR` or `INCONCLUSIVE` (`statistics`).
 
 The comparison the tree asks about, E2 with E0, is the primary one and stands by itself. All others are corrected for
 their number (Holm), in two families: those an adoption rests on, and the controls. Each end of an interval is drawn at
@@ -27,7 +27,7 @@ Family = Literal["primary", "adoption", "controls"]
 
 
 class Judgement(Document):
-    """What the pairs of a comparison say, by success or by progress."""
+    """What the pairs of a comparison show, by success or by progress."""
 
     wins: int = Field(description="pairs in which the option did better")
     losses: int = Field(description="pairs in which the reference did better")
@@ -48,7 +48,7 @@ class Comparison(Document):
 
     option: OptionName
     reference: OptionName
-    family: Family = Field(description="the comparisons whose number its p-values are corrected for")
+    family: Family = Field(description="its p-values and interval are corrected for the number of comparisons in it")
     both: int
     only_reference: int
     only_option: int
@@ -56,20 +56,20 @@ class Comparison(Document):
     correlation: float | None = Field(description="phi of the pairs' outcomes; null where one option's never vary")
     success: Judgement
     progress: Judgement | None = Field(
-        description="the same by who came further; null where a task does not place one object somewhere"
+        description="the judgement by who came further; null where a task does not place one object somewhere"
     )
 
 
 class Worth(Document):
-    """What this number of pairs can say, computed for the discordance that was observed."""
+    """What this number of pairs can show, with the share of discordant pairs that was observed."""
 
-    pairs: float = Field(description="independent pairs that the pairs are worth")
+    pairs: float = Field(description="the number of independent pairs that they are worth")
     discordance: float = Field(description="share of pairs in which one succeeded and the other failed")
-    bare_rule_error: float = Field(description="that an equal option has fewer successes than its reference")
-    bare_rule_miss: float = Field(description="that an option which loses the margin has no fewer")
-    non_inferior_if_equal: float = Field(description="that an equal option is judged NON_INFERIOR")
-    inferior_if_margin: float = Field(description="that an option which loses the margin is judged INFERIOR")
-    inferior_if_twice_margin: float = Field(description="that an option which loses twice the margin is")
+    bare_rule_error: float = Field(description="chance that an equally good option has fewer successes")
+    bare_rule_miss: float = Field(description="chance that an option that loses the margin has no fewer")
+    non_inferior_if_equal: float = Field(description="chance that an equally good option is judged NON_INFERIOR")
+    inferior_if_margin: float = Field(description="chance that a loss of the margin is judged INFERIOR")
+    inferior_if_twice_margin: float = Field(description="chance that a loss of twice the margin is")
     pairs_to_settle: int | None = Field(
         description="about how many pairs judge equals NON_INFERIOR and a loss of twice the margin INFERIOR, each with "
         "a chance of decision.power; null: more than 20,000"
@@ -86,8 +86,8 @@ def compare(
 
     Args:
         episodes: one row per episode (`evaluations.episode_table`).
-        families: of each (option, reference).
-        other_noise: options that are rolled out with noise seeds of their own.
+        families: the family of each (option, reference).
+        other_noise: options that are rolled out with their own noise seeds.
     """
     paired = {
         pair: pair_outcomes(episodes, *pair, decision.pickup_tasks, bool(set(pair) & set(other_noise)))
@@ -153,7 +153,7 @@ def judge_family(members: Sequence[Differences], decision: Decision) -> list[Jud
 
 
 def worth(judged: Judgement, decision: Decision) -> Worth:
-    """What the pairs of a comparison can say, with a test of a number of pairs chosen beforehand."""
+    """What the pairs of a comparison can show, by the test of a number of pairs chosen beforehand."""
     pairs = judged.wins + judged.losses + judged.ties
     independent, discordance = pairs / judged.design_effect, (judged.wins + judged.losses) / pairs
     wrong = level(decision.confidence)

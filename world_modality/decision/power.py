@@ -1,4 +1,4 @@
-"""What a number of pairs can say: how often the fixed test leads to each verdict, and how many pairs settle it."""
+"""What a number of pairs can show: how often the fixed test leads to each verdict, and how many pairs settle it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import special, stats
 from world_modality.decision.exact import DOUBT, TIE, possible_shares, share_grid
 from world_modality.decision.statistics import PairedTail, score_statistic
 
-CALIBRATED = 500
+CALIBRATED = 500  # beyond this many pairs the calibration changes next to nothing
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def odds(pairs: int, truth: Truth, margin: float, level: float) -> Odds:
 
 @lru_cache(maxsize=64)
 def critical_limits(pairs: int, bound: float, level: float) -> np.ndarray:
-    """(pairs + 1,) the largest score limit with which the exact test finds the difference to be below `bound`, for each
-    number of discordant pairs; -1 where it never does.
+    """(pairs + 1,) for each number of discordant pairs, the largest score limit at which the exact test still finds the
+    difference to be below `bound`; -1: it never does.
 
-    Looked for on a grid about the bound, up to which the uncalibrated score test rejects; it separates all outcomes of
-    few pairs, and most of many.
+    The limits are searched on a grid around the bound, where the score test without calibration would draw the line.
+    The grid separates all outcomes of few pairs, and most outcomes of many.
     """
     z, grid = float(special.ndtri(1 - level)), share_grid(pairs)
     limits = bound + np.linspace(-2, 1, max(24, 2000 // pairs)) / pairs
@@ -89,7 +89,7 @@ def pairs_to_settle(discordance: float, margin: float, level: float, power: floa
     """About how many pairs settle the question: true equals are then judged non-inferior, and options that lose twice
     the margin inferior, each with a chance of at least `power`. None: more than `most`.
 
-    Searched for with the uncalibrated score test; up to `CALIBRATED` pairs, what the exact test needs more is added.
+    The search uses the score test without calibration; up to `CALIBRATED` pairs it then adds what the exact test needs.
     """
     truths = [Truth.plausible(0.0, discordance), Truth.plausible(-2 * margin, discordance)]
 

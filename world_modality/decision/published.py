@@ -1,7 +1,7 @@
-"""Success counts of two policies from elsewhere: the tree's first question, asked of a table in a paper.
+"""Success counts of two policies from elsewhere: the first question of the tree, for a table in a paper.
 
-Nobody knows which episodes of such a table began at the same initial state, so nothing is paired (`unpaired`). Pairing
-would have told more with the same episodes.
+Nobody knows which episodes of such a table began at the same initial state, so they cannot be paired and are judged as
+independent (`unpaired`). Pairs of the same number of episodes would show more.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class PublishedPolicy(Section):
 
 
 class PublishedCounts(Section):
-    """What a user writes down of a published table."""
+    """What a user copies from a published table."""
 
-    source: str = Field(min_length=1, description="where the counts stand")
+    source: str = Field(min_length=1, description="where the counts come from")
     baseline: PublishedPolicy
     world: PublishedPolicy
 
@@ -59,7 +59,7 @@ class PublishedCounts(Section):
 
 
 class Unpaired(Document):
-    """Two policies on the same tasks and other episodes."""
+    """Two policies on the same tasks, but not on the same episodes."""
 
     baseline: Rate
     world: Rate
@@ -78,11 +78,11 @@ class PublishedVerdict(Document):
     confidence: float
     tasks: dict[int, Unpaired]
     pooled: Unpaired
-    bare_rule_error: float = Field(description="that a policy as good as the baseline has a lower rate")
+    bare_rule_error: float = Field(description="chance that a policy as good as the baseline has a lower rate")
 
 
 def read_counts(path: str | Path) -> PublishedCounts:
-    """Read the counts a user wrote down (YAML or JSON).
+    """Read a file of counts (YAML or JSON).
 
     Raises:
         InputError: naming the first offending key.
@@ -101,7 +101,7 @@ def judge(counts: PublishedCounts, decision: Decision) -> PublishedVerdict:
     """The branch the tree would take, and what the counts are worth.
 
     Args:
-        decision: thresholds; its roles are not looked at.
+        decision: the thresholds; its roles are not used.
     """
     tasks = {
         task: _compare(counts.baseline.tasks[task], counts.world.tasks[task], decision)
@@ -148,7 +148,7 @@ def _rate(counted: Pair, decision: Decision) -> Rate:
 
 
 def _chance_of_lower_rate(baseline: Pair, world: Pair) -> float:
-    """That `world` has the lower rate where both truly succeed as often as all episodes together did."""
+    """The chance that `world` has the lower rate although both truly succeed at the rate of all episodes together."""
     rate = (baseline[0] + world[0]) / (baseline[1] + world[1])
     successes = np.arange(baseline[1] + 1)
     fewest = np.ceil(successes * world[1] / baseline[1] - 1e-9) - 1  # the most successes that are a lower rate
@@ -169,8 +169,8 @@ def render(verdict: PublishedVerdict) -> str:
         f"{100 * verdict.bare_rule_error:.0f}% (N {pooled.world.episodes} and {pooled.baseline.episodes}, unpaired)",
         "",
         f"Published counts: {counts.source}",
-        "Not paired: nothing says which episodes began alike, so the luck of both policies with their initial",
-        "states counts in full. The same number of paired episodes would tell more.",
+        "Not paired: nothing says which episodes began at the same initial state, so the luck of both policies",
+        "with their initial states counts in full. The same number of paired episodes would show more.",
         "",
         f"{'':<12}{baseline:>10}{world:>10}{'difference':>12}{'interval':>18}{'p worse':>10}{'p margin':>11}",
         *(_row(label, compared, verdict.margin) for label, compared in rows),

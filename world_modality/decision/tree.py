@@ -1,10 +1,11 @@
 """The decision tree: which branch the pickup tasks chose, what runs next, and the verdict.
 
 `judge_pickup` makes `results/pickup.json` (a `Pickup`) from the evaluations of E0, E2 and the ablations of E2 on the
-pickup tasks and nothing else; it schedules what `experiment.plan` chooses of the options the branch asks for.
-`decide` makes `results/decision.json` (a `Verdict`) from that and from all evaluations, the scheduled options' among
-them. The fields of these two models are the files' schema. "At least as good" is pooled success on the pickup tasks, as
-the experiment says; what the numbers are worth (`judgement`) is reported beside it and never changes the branch.
+pickup tasks and nothing else. It schedules those of the branch's options that `experiment.plan` chooses. `decide` makes
+`results/decision.json` (a `Verdict`) from `pickup.json` and all evaluations, including those of the scheduled options.
+The fields of these two models are the schema of the files. "At least as good" compares pooled success on the pickup
+tasks, as the experiment asks. What the numbers are worth (`judgement`) is reported next to it and never changes the
+branch.
 
 The first token whose condition holds (E0, E2, A, C: `decision.baseline`, `.world`, `.wrist`, `.fusion`):
 
@@ -74,20 +75,22 @@ class Pickup(Document):
 
     baseline: OptionName
     world: OptionName
-    options: dict[OptionName, OptionCounts] = Field(description="counts on the pickup tasks of the options it judges")
+    options: dict[OptionName, OptionCounts] = Field(
+        description="counts on the pickup tasks, of the options the branch rests on"
+    )
     branch: Branch = Field(description="success: world ≥ baseline; wrist: world < baseline")
     scheduled: list[OptionName] = Field(description="options to train and evaluate next")
 
 
 class Rate(Counts):
     interval: Interval = Field(description="Wilson interval of the success rate")
-    exact: Interval = Field(description="the same by Clopper and Pearson: never too narrow, and wider")
+    exact: Interval = Field(description="the interval of Clopper and Pearson: never too narrow, but wider")
 
 
 class PickupCounts(Document):
     """How far the episodes of one option came on the pickup tasks."""
 
-    furthest: dict[str, int] = Field(description="episodes by the furthest stage they reached; none: not one")
+    furthest: dict[str, int] = Field(description="episodes by the furthest stage they reached; none: no stage")
     grasp_attempts: int
     slips: int
 
@@ -99,15 +102,15 @@ class OptionResult(Document):
     tasks: dict[int, Rate]
     pickup: Rate = Field(description="all pickup tasks pooled")
     all_tasks: Rate = Field(description="all evaluated tasks pooled")
-    blind_as_good: bool = Field(description="no picture reaches it, and it is as good as the baseline on pickup")
-    other_noise: bool = Field(description="rolled out under other noise than its reference, to see what chance does")
-    eyes_shut: bool = Field(description="the baseline's checkpoint with no picture: a loss that must be seen")
+    blind_as_good: bool = Field(description="it sees no picture, and is as good as the baseline on pickup")
+    other_noise: bool = Field(description="rolled out with other noise than its reference, to see what chance does")
+    eyes_shut: bool = Field(description="the baseline's checkpoint without pictures: a loss that the test must see")
     world: dict[str, WorldPath] | None = Field(description="per training seed; null where there is no world path")
-    learning_schedule: dict[str, float] | None = Field(description="its own, where it is not the baseline's")
-    progress: PickupCounts | None = Field(description="null where a pickup task is not to place one object somewhere")
-    world_inactive: bool = Field(description="trained with a world path that hardly changes its actions")
+    learning_schedule: dict[str, float] | None = Field(description="null: the baseline's")
+    progress: PickupCounts | None = Field(description="null where a pickup task does not place one object somewhere")
+    world_inactive: bool = Field(description="its world path hardly changes its actions")
     foresight: View | None = Field(
-        description="how well its Prophet predicts held-out episodes; null where it has none, or nothing was held out"
+        description="how well its Prophet predicts held-out episodes; null: it has none, or nothing was held out"
     )
 
 
@@ -117,17 +120,17 @@ class Verdict(Document):
     token: Token
     branch: Branch
     scale: Scale
-    settings: Decision = Field(description="roles, thresholds and choices the tree ran with")
+    settings: Decision = Field(description="roles, thresholds and choices of the tree")
     scheduled: list[OptionName] = Field(description="options the checkpoint scheduled")
-    plan: Plan = Field(description="what the tree asked for, and what of it the budget allowed")
-    suite_tasks: int = Field(description="tasks in the whole suite")
+    plan: Plan = Field(description="what the tree asked for, and what the budget allowed")
+    suite_tasks: int = Field(description="number of tasks in the suite")
     tasks: dict[int, str] = Field(description="evaluated tasks and their instructions")
-    initial_states: int = Field(description="most initial states any task was evaluated from")
+    initial_states: int = Field(description="of the task that was evaluated from most of them")
     training_seeds: list[int]
     protocol: dict[str, Any]
     options: list[OptionResult]
     comparisons: list[Comparison]
-    worth: Worth = Field(description="of the pairs of the primary comparison")
+    worth: Worth = Field(description="what the pairs of the primary comparison can show")
 
     @property
     def primary(self) -> Comparison:
@@ -151,15 +154,15 @@ def _source(spec: JudgeSpec, name: str) -> str:
 
 
 def _sees(spec: JudgeSpec, name: str) -> bool:
-    """Whether any picture reaches the policy, directly or through the world latents."""
+    """Whether the policy gets any picture, directly or through the world latents."""
     option, source = spec.options[name], spec.options[_source(spec, name)]
     return bool(source.cameras) or "blank" not in (option.images, source.images)
 
 
 def _is_inactive(world: Mapping[str, WorldPath] | None, spec: DecisionSpec, name: str) -> bool:
-    """Whether the world path that an option was trained with hardly acts, for one of the seeds.
+    """Whether an option's world path hardly changes its actions, for at least one training seed.
 
-    Trained on a memory of zeros there is no memory to take away: its gate alone says whether anything is added.
+    An option that is trained on a memory of zeros has no memory to take away. There the gate alone decides.
     """
     if not spec.options[name].cameras:
         return False
