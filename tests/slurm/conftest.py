@@ -31,12 +31,12 @@ class Job:
     def output(self):
         return self.log.read_text() if self.log.exists() else ""
 
-    def until(self, *states, within=20):
+    def until(self, *states, within=90):
         """The first of these states that it is in; fails, with what the job said, if it is in none in time."""
         self._until(lambda: self.state in states, within, " or ".join(states))
         return self.state
 
-    def until_it_says(self, text, within=20):
+    def until_it_says(self, text, within=90):
         self._until(lambda: text in self.output, within, f"saying {text!r}")
 
     def cancel(self):
@@ -65,7 +65,7 @@ def submit(cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
 
     def submit(command, *options):
-        defaults = ["--account=test", "--mem=200", "--time=2", f"--output={folder}/%j.log", "--open-mode=append"]
+        defaults = ["--account=test", "--mem=200", "--time=5", f"--output={folder}/%j.log", "--open-mode=append"]
         job = slurm("sbatch", "--parsable", *defaults, *options, f"--wrap={command}")
         return Job(job, folder / f"{job}.log")
 

@@ -42,7 +42,7 @@ def test_a_gpu_job_sees_one_device(submit):
 
 
 def test_gpu_jobs_beside_each_other_see_different_devices(submit):
-    pair = [submit("echo devices=$CUDA_VISIBLE_DEVICES; sleep 60", "--partition=gpu", "--gres=gpu:1") for _ in "ab"]
+    pair = [submit("echo devices=$CUDA_VISIBLE_DEVICES; sleep 300", "--partition=gpu", "--gres=gpu:1") for _ in "ab"]
     for job in pair:
         job.until_it_says("devices=")
     assert {job.output for job in pair} == {"devices=0\n", "devices=1\n"}
@@ -51,7 +51,7 @@ def test_gpu_jobs_beside_each_other_see_different_devices(submit):
 
 
 def test_an_urgent_job_sends_another_back_to_the_queue(submit):
-    usual = submit("echo devices=$CUDA_VISIBLE_DEVICES; sleep 60", "--partition=gpu", "--gres=gpu:2")
+    usual = submit("echo devices=$CUDA_VISIBLE_DEVICES; sleep 300", "--partition=gpu", "--gres=gpu:2")
     usual.until_it_says("devices=0,1")
     urgent = submit("true", "--partition=gpu", "--gres=gpu:2", "--qos=urgent")
     assert urgent.until(*FINISHED) == "COMPLETED"
@@ -66,43 +66,43 @@ def test_a_failed_job_is_in_accounting_with_its_exit_code_and_comment(cluster, s
 
 
 def test_a_job_over_its_memory_is_killed(submit):
-    job = submit(f"srun -n1 {python('import time; held = bytearray(600 * 2**20); time.sleep(60)')}")
+    job = submit(f"srun -n1 {python('import time; held = bytearray(600 * 2**20); time.sleep(300)')}")
     assert job.until(*FINISHED) in ("FAILED", "OUT_OF_MEMORY")
     assert "exceeded memory limit" in job.output
 
 
 def test_a_cancelled_job_ends_with_what_it_started(submit):
-    job = submit(f"srun -n1 {python('print(1, flush=True); import time; time.sleep(60)')}")
+    job = submit(f"srun -n1 {python('print(1, flush=True); import time; time.sleep(300)')}")
     job.until_it_says("1")
     job.cancel()
     assert job.until(*FINISHED) == "CANCELLED"
 
 
 def test_a_requeued_job_starts_again(cluster, submit):
-    job = submit('echo start ${SLURM_RESTART_COUNT:-0}; [ -n "$SLURM_RESTART_COUNT" ] || sleep 60', "--requeue")
+    job = submit('echo start ${SLURM_RESTART_COUNT:-0}; [ -n "$SLURM_RESTART_COUNT" ] || sleep 300', "--requeue")
     job.until_it_says("start 0")
     cluster("scontrol", "requeue", job.id)
-    job.until_it_says("start 1", within=40)
+    job.until_it_says("start 1")
     assert job.until(*FINISHED) == "COMPLETED"
 
 
 def test_a_job_over_its_time_ends_as_timeout(at_limit):
-    assert at_limit["too long"].until(*FINISHED, within=60) == "TIMEOUT"
+    assert at_limit["too long"].until(*FINISHED) == "TIMEOUT"
 
 
 def test_usr1_reaches_the_processes_of_a_step_and_not_the_batch_shell(at_limit):
-    assert at_limit["step"].until(*FINISHED, within=60) == "COMPLETED"
+    assert at_limit["step"].until(*FINISHED) == "COMPLETED"
     assert "python got USR1" in at_limit["step"].output
     assert "shell got USR1" not in at_limit["step"].output
 
 
 def test_usr1_fails_a_step_whose_first_process_does_not_expect_it(at_limit):
-    assert at_limit["child"].until(*FINISHED, within=60) == "FAILED"
+    assert at_limit["child"].until(*FINISHED) == "FAILED"
     assert "python got USR1" in at_limit["child"].output
 
 
 def test_a_node_that_goes_down_fails_its_jobs_and_can_be_resumed(cluster, submit):
-    job = submit("echo running; sleep 60", "--no-requeue")
+    job = submit("echo running; sleep 300", "--no-requeue")
     job.until_it_says("running")
     cluster("scontrol", "update", "NodeName=loopback", "State=down", "Reason=test")
     assert job.until(*FINISHED) == "NODE_FAIL"

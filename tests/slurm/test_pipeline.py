@@ -17,8 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 ON_GPU = {"encode_latents", "train_policy", "evaluate_policy", "record_videos"}
 CHECKPOINTS = ("results/ckpt_E0/seed_0", "results/ckpt_E2/seed_0")
-SHORT = {"training": {"steps": 600, "save_every": 10}}
-LONG = {"training": {"steps": 1800, "save_every": 10}}  # still at it when SLURM looks at time limits, every 30 seconds
+HALTED = {"training": {"steps": 200, "save_every": 10}}
 PATIENCE = 900  # seconds a run may take; the test fails where it takes longer
 
 
@@ -40,7 +39,7 @@ class Run:
     def ends_well(self):
         assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-8000:]
 
-    def until(self, happened, what, within=180):
+    def until(self, happened, what, within=300):
         """The first truth that `happened` tells; fails, with what Snakemake said, where there is none in time."""
         limit = time.monotonic() + within
         while not (truth := happened()):
@@ -61,24 +60,33 @@ class Run:
         return [r for r in rows if r["WorkDir"] == str(self.directory) and r["Comment"].startswith(f"rule_{rule}")]
 
     def training(self, option):
-        """The job that trains an option, once it has saved another state."""
+        """The job that trains an option, once it has saved another state; there it is halted.
+
+        So what happens to the job next finds it at work, however fast the machine. SLURM ends a job by SIGCONT first.
+        """
         before = newest_state(self.results, option)
         self.until(lambda: newest_state(self.results, option) > before, f"a state of {option}")
+        self.signal_training(option, signal.SIGSTOP)
         return next(job for comment, job in self.queued().items() if f"train_policy_wildcards_{option}" in comment)
 
-    def is_at_work(self):
-        """Whether a program of its rules runs, on whatever node: all are on this machine."""
-        return any(
-            folder == str(self.directory) and "--output" in command
-            for folder, command in map(where_and_what, Path("/proc").glob("[0-9]*"))
-        )
+    def signal_training(self, option, what):
+        for process, words in self.at_work().items():
+            if f"results/ckpt_{option}/seed_0" in words:
+                os.kill(process, what)
+
+    def at_work(self):
+        """Programs of its rules, and what started them, on whatever node: all are on this machine. Id -> words."""
+        found = {int(path.name): where_and_what(path) for path in Path("/proc").glob("[0-9]*")}
+        here = {process: words for process, (folder, words) in found.items() if folder == str(self.directory)}
+        return {process: words for process, words in here.items() if any("--output" in word for word in words)}
 
 
 def where_and_what(process):
+    """The folder of a process, and the words of its command."""
     try:
-        return os.readlink(process / "cwd"), (process / "cmdline").read_text()
+        return os.readlink(process / "cwd"), (process / "cmdline").read_text().split("\0")
     except OSError:
-        return "", ""
+        return "", []
 
 
 def newest_state(results, option):
@@ -103,11 +111,16 @@ def start(cluster, environment):
 
 
 @pytest.fixture(scope="module")
-def on_cluster(start, tmp_path_factory):
+def begun(start, tmp_path_factory):
+    """The smoke experiment, which the cluster makes from nothing; it mostly waits, and so do the tests next to it."""
+    return start(tmp_path_factory.mktemp("cluster"), "results/decision.txt", "results/videos/E0/task_0")
+
+
+@pytest.fixture(scope="module")
+def on_cluster(begun):
     """The smoke experiment, made by the cluster from nothing."""
-    run = start(tmp_path_factory.mktemp("cluster"), "results/decision.txt", "results/videos/E0/task_0")
-    run.ends_well()
-    return run
+    begun.ends_well()
+    return begun
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +131,55 @@ def finished(smoke, tmp_path_factory):
         return shutil.copytree(smoke, tmp_path_factory.mktemp("from") / "smoke", symlinks=True)
 
     return copy
+
+
+# ---- next to a whole experiment -------------------------------------------------------------------------------------
+
+
+def check_at_rest(run):
+    """None of its programs runs any more, and everything they left under a final name is whole."""
+    run.until(lambda: not run.at_work(), "at rest")
+    assert not (run.results / "ckpt_E0/seed_0").exists()
+    assert [problem for _, problems in verify(run.results) for problem in problems] == []
+
+
+@pytest.mark.usefixtures("begun")
+def test_the_profile_s_own_experiment_is_the_full_one(environment, tmp_path):
+    command = [Path(sys.executable).with_name("snakemake"), "--profile", "slurm", "--directory", tmp_path]
+    command += ["--dry-run", "--", "results/decision.txt"]
+    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert "HuggingFaceVLA/libero@main is pinned to no commit; `snakemake fetch` pins it" in ended.stdout + ended.stderr
+
+
+def preflight(start, folder, mem_mb):
+    asked = [f"check_simulating_node:{what}" for what in ("slurm_partition=gpu", "gpu=1", f"mem_mb={mem_mb}")]
+    return start(folder, "preflight", options=["--retries", "0", "--set-resources", *asked])
+
+
+@pytest.mark.usefixtures("begun")
+def test_preflight_passes_where_a_node_has_what_jobs_ask_for(start, tmp_path):
+    run = preflight(start, tmp_path, 4000)
+    run.ends_well()
+    assert "rendering: egl: two images" in run.log.read_text()
+
+
+@pytest.mark.usefixtures("begun")
+def test_preflight_finds_a_node_that_claims_more_memory_than_it_has(start, tmp_path):
+    run = preflight(start, tmp_path, 500_000)
+    assert run.process.wait(PATIENCE) != 0
+    assert "WRONG  memory: " in run.log.read_text()
+    assert "500000 MiB are needed; raise mem_mb in slurm/config.yaml" in run.log.read_text()
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_job_that_ran_out_of_memory_is_submitted_again_with_more(start, finished):
+    options = ["--forcerun", "encode_latents", "--set-resources", "encode_latents:mem_mb=400*attempt**2"]
+    run = start(finished(), "results/latents_front.parquet", options=options)
+    run.ends_well()
+    jobs = run.ended("encode_latents")
+    assert jobs[0]["State"] in ("FAILED", "OUT_OF_MEMORY")
+    assert [job["ReqMem"] for job in jobs] == ["400M", "1600M", "3600M"][: len(jobs)]
+    assert jobs[-1]["State"] == "COMPLETED"
 
 
 # ---- the same decision ----------------------------------------------------------------------------------------------
@@ -146,44 +208,20 @@ def test_jobs_get_the_processors_that_the_profile_asks_for(on_cluster):
     assert {"cpu=8" in job["ReqTRES"] for job in on_cluster.ended("train_policy")} == {True}
 
 
-def test_the_profile_s_own_experiment_is_the_full_one(environment, tmp_path):
-    command = [Path(sys.executable).with_name("snakemake"), "--profile", "slurm", "--directory", tmp_path]
-    command += ["--dry-run", "--", "results/decision.txt"]
-    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert "HuggingFaceVLA/libero@main is pinned to no commit; `snakemake fetch` pins it" in ended.stdout + ended.stderr
-
-
-def preflight(start, folder, mem_mb):
-    asked = [f"check_simulating_node:{what}" for what in ("slurm_partition=gpu", "gpu=1", f"mem_mb={mem_mb}")]
-    return start(folder, "preflight", options=["--retries", "0", "--set-resources", *asked])
-
-
-def test_preflight_passes_where_a_node_has_what_jobs_ask_for(start, tmp_path):
-    run = preflight(start, tmp_path, 4000)
-    run.ends_well()
-    assert "rendering: egl: two images" in run.log.read_text()
-
-
-def test_preflight_finds_a_node_that_claims_more_memory_than_it_has(start, tmp_path):
-    run = preflight(start, tmp_path, 500_000)
-    assert run.process.wait(PATIENCE) != 0
-    assert "WRONG  memory: " in run.log.read_text()
-    assert "500000 MiB are needed; raise mem_mb in slurm/config.yaml" in run.log.read_text()
-
-
 # ---- interrupted trainings ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def disturbed(start, finished, submit, cluster):
     """Two trainings side by side, both preempted; then one that reaches its time limit as well."""
-    run = start(finished(), *CHECKPOINTS, overlay=LONG)
-    jobs = {run.training(option) for option in ("E0", "E2")}
+    run = start(finished(), *CHECKPOINTS, overlay=HALTED)
+    jobs = {option: run.training(option) for option in ("E0", "E2")}
     urgent = submit("true", "--partition=gpu", "--gres=gpu:2", "--qos=urgent")
-    assert urgent.until("COMPLETED", within=60) == "COMPLETED"
-    again = {run.training(option) for option in ("E0", "E2")}
+    assert urgent.until("COMPLETED") == "COMPLETED"
+    again = {option: run.training(option) for option in ("E0", "E2")}
     assert again == jobs, "a preempted job has gone back to the queue under the number it had"
-    cluster("scontrol", "update", f"JobId={run.training('E0')}", "EndTime=now")  # limits are whole minutes
+    cluster("scontrol", "update", f"JobId={jobs['E0']}", "EndTime=now")  # limits are whole minutes
+    run.signal_training("E2", signal.SIGCONT)
     run.ends_well()
     return run
 
@@ -193,7 +231,7 @@ def undisturbed(disturbed, finished, run_smoke):
     """The same without a cluster."""
     folder = finished()
     overlay = folder / "overlay.yaml"
-    overlay.write_text(yaml.safe_dump(LONG))
+    overlay.write_text(yaml.safe_dump(HALTED))
     run_smoke(folder, *CHECKPOINTS, options=["--configfile", SMOKE, overlay])
     return folder / "results"
 
@@ -218,23 +256,6 @@ def test_a_training_at_its_time_limit_is_submitted_again_with_more_time(disturbe
 # ---- whatever else happens to jobs ----------------------------------------------------------------------------------
 
 
-def check_at_rest(run):
-    """None of its programs runs any more, and everything they left under a final name is whole."""
-    run.until(lambda: not run.is_at_work(), "at rest")
-    assert not (run.results / "ckpt_E0/seed_0").exists()
-    assert [problem for _, problems in verify(run.results) for problem in problems] == []
-
-
-def test_a_job_that_ran_out_of_memory_is_submitted_again_with_more(start, finished):
-    options = ["--forcerun", "encode_latents", "--set-resources", "encode_latents:mem_mb=400*attempt**2"]
-    run = start(finished(), "results/latents_front.parquet", options=options)
-    run.ends_well()
-    jobs = run.ended("encode_latents")
-    assert jobs[0]["State"] in ("FAILED", "OUT_OF_MEMORY")
-    assert [job["ReqMem"] for job in jobs] == ["400M", "1600M", "3600M"][: len(jobs)]
-    assert jobs[-1]["State"] == "COMPLETED"
-
-
 def test_a_training_that_is_cancelled_saves_its_state_when_slurm_says_so(start, finished, cluster):
     run = start(finished(), "results/ckpt_E0/seed_0", overlay={"training": {"steps": 600, "save_every": 10**6}})
     log = run.directory / "logs/train_policy/E0_seed_0.log"
@@ -246,7 +267,7 @@ def test_a_training_that_is_cancelled_saves_its_state_when_slurm_says_so(start, 
 
 
 def test_a_node_that_goes_down_leaves_nothing_half_written_and_its_job_is_done_after_all(start, finished, cluster):
-    run = start(finished(), "results/ckpt_E0/seed_0", overlay=SHORT)
+    run = start(finished(), "results/ckpt_E0/seed_0", overlay=HALTED)
     run.training("E0")
     cluster("scontrol", "update", "NodeName=loopback", "State=down", "Reason=test")
     try:
@@ -259,13 +280,13 @@ def test_a_node_that_goes_down_leaves_nothing_half_written_and_its_job_is_done_a
 
 def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(start, finished):
     folder = finished()
-    run = start(folder, *CHECKPOINTS, overlay=SHORT)
+    run = start(folder, *CHECKPOINTS, overlay=HALTED)
     jobs = {run.training(option) for option in ("E0", "E2")}
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(PATIENCE) != 0
     run.until(lambda: not run.queued("PD,R,CG"), "rid of its jobs")
     check_at_rest(run)
     assert {job["JobID"] for job in run.ended("train_policy") if job["State"].startswith("CANCELLED")} == jobs
-    again = start(folder, "results/ckpt_E0/seed_0", overlay=SHORT)
+    again = start(folder, "results/ckpt_E0/seed_0", overlay=HALTED)
     again.ends_well()
     assert "goes on after step" in (folder / "logs/train_policy/E0_seed_0.log").read_text()
