@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 from statsmodels.stats.proportion import proportion_confint
 
 from world_modality.decision.pairs import Side
@@ -112,6 +112,25 @@ class ExactTest:
 def share_grid(number: int) -> np.ndarray:
     """(n,) shares from 0 to 1, so close together that no probability of `number` trials has a peak between two."""
     return np.sin(np.linspace(0, math.pi / 2, 64 + math.ceil(8 * math.sqrt(number)))) ** 2
+
+
+def binomial_weights(number: int, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The counts that binomial variables are likely to have: all but about 1e-10 of the probability.
+
+    Args:
+        shares: (n,) the probability of one trial.
+
+    Returns:
+        (n, w) counts around each mean and (n, w) their probabilities; 0 for a count beyond `number`.
+    """
+    shares = shares[:, None]
+    reach = 6.5 * np.sqrt(number * shares * (1 - shares)) + 6
+    first = np.maximum(number * shares - reach, 0).astype(int)
+    counts = first + np.arange(min(number + 1, int(2 * reach.max()) + 3))
+    beyond, counts = counts > number, np.minimum(counts, number)
+    combinations = special.gammaln(number + 1) - special.gammaln(counts + 1) - special.gammaln(number - counts + 1)
+    weights = special.xlogy(counts, shares) + special.xlogy(number - counts, 1 - shares) + combinations
+    return counts, np.where(beyond, 0.0, np.exp(weights))
 
 
 def possible_shares(count, total: float, grid: np.ndarray) -> np.ndarray:

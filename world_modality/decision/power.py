@@ -45,8 +45,12 @@ class Odds:
 
 
 def odds(pairs: int, truth: Truth, margin: float, level: float) -> Odds:
-    """How often `pairs` independent pairs lead to each verdict: the sum over all their outcomes, none simulated."""
-    return _odds(pairs, truth, (critical_limits(pairs, 0.0, level), critical_limits(pairs, margin, level)), level)
+    """How often `pairs` independent pairs lead to each verdict: the sum over all their outcomes, none simulated.
+
+    More than `CALIBRATED` pairs are judged by the score test without calibration.
+    """
+    limits = (critical_limits(pairs, bound, level) if pairs <= CALIBRATED else bound for bound in (0.0, margin))
+    return _odds(pairs, truth, tuple(limits), level)
 
 
 @lru_cache(maxsize=64)

@@ -26,7 +26,7 @@ from scipy import optimize, special
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from world_modality.decision.exact import TIE, ExactTest, OneSided, possible_shares, share_grid
+from world_modality.decision.exact import TIE, ExactTest, OneSided, binomial_weights, possible_shares, share_grid
 from world_modality.decision.pairs import Differences, design_effect
 from world_modality.decision.sequential import SequentialTest
 
@@ -118,19 +118,12 @@ class PairedTail:
         Returns:
             (n,) probabilities.
         """
-        pairs, shares = len(self.most_wins) - 1, np.maximum(nuisance, abs(difference))[:, None]
-        reach = 6.5 * np.sqrt(pairs * shares * (1 - shares)) + 6
-        first = np.maximum(pairs * shares - reach, 0).astype(int)
-        discordant = np.minimum(first + np.arange(int(2 * reach.max()) + 3), pairs + 1)  # (n, window)
-        beyond, discordant = discordant > pairs, np.minimum(discordant, pairs)
-        combinations = special.gammaln(pairs + 1) - special.gammaln(discordant + 1)
-        combinations -= special.gammaln(pairs - discordant + 1)
-        weights = special.xlogy(discordant, shares) + special.xlogy(pairs - discordant, 1 - shares)
-        weights = np.where(beyond | (self.most_wins[discordant] < 0), 0.0, np.exp(weights + combinations))
-        rows, columns = np.nonzero(weights > 1e-10)
+        shares = np.maximum(nuisance, abs(difference))
+        discordant, weights = binomial_weights(len(self.most_wins) - 1, shares)
+        rows, columns = np.nonzero((weights > 1e-10) & (self.most_wins[discordant] >= 0))
         won = np.where(shares > 0, (shares + difference) / (2 * np.where(shares > 0, shares, 1)), 0.5)
         some = discordant[rows, columns]
-        tails = special.bdtr(self.most_wins[some], some, np.clip(won[rows, 0], 0, 1))
+        tails = special.bdtr(self.most_wins[some], some, np.clip(won[rows], 0, 1))
         return np.bincount(rows, weights[rows, columns] * tails, minlength=len(shares))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
-from world_modality.decision.exact import TIE, ExactTest, OneSided, possible_shares, share_grid
+from world_modality.decision.exact import TIE, ExactTest, OneSided, binomial_weights, possible_shares, share_grid
 
 Counted = tuple[int, int]  # successes, episodes
 
@@ -87,11 +87,11 @@ class UnpairedTail:
         Returns:
             (n,) probabilities.
         """
-        rates = np.clip(nuisance, max(0.0, -difference), min(1.0, 1 - difference))[:, None]
-        episodes = len(self.most) - 1
-        weights = stats.binom.pmf(np.arange(episodes + 1), episodes, rates)
-        tails = special.bdtr(np.maximum(self.most, 0), self.episodes, np.clip(rates + difference, 0, 1))
-        return (weights * np.where(self.most < 0, 0.0, tails)).sum(axis=1)
+        rates = np.clip(nuisance, max(0.0, -difference), min(1.0, 1 - difference))
+        successes, weights = binomial_weights(len(self.most) - 1, rates)
+        most = self.most[successes]
+        tails = special.bdtr(np.maximum(most, 0), self.episodes, np.clip(rates + difference, 0, 1)[:, None])
+        return (weights * np.where(most < 0, 0.0, tails)).sum(axis=1)
 
 
 def unpaired_test(option: Counted, reference: Counted, order: float) -> ExactTest:
