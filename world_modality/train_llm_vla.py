@@ -5,11 +5,11 @@
         --latents wrist=results/latents_wrist.parquet --encoder results/encoder \\
         --spec SPEC.json --seed 0 --output results/ckpt_A/seed_0
 
-Reads the demonstrations and the world latents; writes a folder that is exactly a LeRobot `pretrained_model`, with
-`training.json` next to the weights, which says what they were made from and what they reached. `--image_key` names the
-camera of the world latents and must be the one the latents were encoded from; `--policy` is a published policy to start
-from (see `training.warm_start`). `--training_dir` holds the states of trainings in progress: the same command goes on
-from its own. The training itself is `training.loop`.
+Reads the demonstrations and the world latents; writes a folder that is exactly a LeRobot `pretrained_model`, with a
+`training.json` next to the weights that records what they were made from and what was measured on them. `--image_key`
+names the camera of the world latents, and must be the camera they were encoded from. `--policy` is a published policy
+to start from (see `training.warm_start`). `--training_dir` holds the states of trainings in progress: the same command,
+run again, resumes from its own state. `training.loop` does the training itself.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def _check_image_keys(arguments: argparse.Namespace) -> None:
-    """The flags people vary by hand must say what the spec says."""
+    """Check that the flags people vary by hand agree with the spec."""
     spec = arguments.spec
     wanted = [spec.image_keys[camera] for camera in spec.cameras]
     if arguments.image_key != wanted:

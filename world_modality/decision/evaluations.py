@@ -1,12 +1,13 @@
-"""Comparisons: evaluations read strictly, and what makes a set of them fair to compare.
+"""Comparisons: reads evaluations strictly, and checks that a set of them is fair to compare.
 
-An `eval_<option>_<task>.json` is read into an `Evaluation`: a truncated file, a wrong type, a duplicated episode or a
-name that disagrees with the content is refused. `check_complete` refuses a missing or an unasked-for evaluation, and
-`check_comparable` every set in which a difference could come from anything but the option itself: another protocol,
-another training budget, other initial states, environment seeds or noise seeds, a checkpoint under the wrong name.
+`read_evaluation` reads an `eval_<option>_<task>.json` into an `Evaluation`, and refuses a truncated file, a wrong type,
+a duplicated episode, or a name that disagrees with the content. `check_complete` refuses a set in which an evaluation
+is missing or was not asked for. `check_comparable` refuses a set in which a difference could come from anything but the
+option itself: another protocol, another training budget, other initial states, environment seeds or noise seeds, or a
+checkpoint under the wrong name.
 
-Everything refused is a `ComparisonError` whose one line names the offending file and what would have been valid. Keys
-of the file that no comparison needs (videos, for one) are passed over.
+Every refusal is a `ComparisonError`, one line that names the offending file and what would have been valid. Keys of the
+file that no comparison needs (videos, for example) are ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SeedName = Annotated[str, StringConstraints(pattern=r"^seed_[0-9]+$")]
 NonNegative = Annotated[float, Field(ge=0)]
 
 EPISODE_KEY = ["task", "init_state_id", "train_seed"]
-CONDITIONS = ["init_state_sha256", "env_seed", "noise_seed"]  # equal wherever the key is equal
+CONDITIONS = ["init_state_sha256", "env_seed", "noise_seed"]  # must be equal for episodes with equal keys
 
 
 class ComparisonError(InputError):
@@ -54,13 +55,13 @@ class WorldPath(_Record):
     gate: NonNegative = Field(description="|tanh(gate)| of the cross-attention")
     action_change_rms: NonNegative = Field(description="RMS change of the normalized actions when the memory is zeroed")
     world_loss: float = Field(description="masked cosine loss of Prophet's prediction")
-    copy_last: float = Field(description="the same loss of repeating the last latent")
+    copy_last: float = Field(description="the same loss for repeating the last latent")
 
 
 class RolledOut(_Record):
-    """What an option changes at rollout, as far as pairing needs it."""
+    """The part of what an option changes at rollout that pairing needs to know."""
 
-    noise_stream: int = Field(ge=0, description="stream of the flow noise; 0: that of all options but a calibration")
+    noise_stream: int = Field(ge=0, description="stream of the flow noise; 0 for every option except a calibration")
 
 
 class Task(_Record):
@@ -110,7 +111,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
 
 def episode_table(evaluations: Iterable[Evaluation]) -> pl.DataFrame:
     """One row per episode: option, task, init_state_id, train_seed, the conditions it ran under, success, and how many
-    stages of the pickup it reached (null where the task has none)."""
+    stages of the pickup it reached (null if the task has none)."""
     schema = {
         "option": pl.String,
         "task": pl.Int64,
@@ -135,7 +136,7 @@ def _stages(episode: Episode) -> int | None:
 
 
 def _check_episodes(evaluation: Evaluation) -> None:
-    """Each training seed has a checkpoint, and each initial state exactly once."""
+    """Check that each training seed has a checkpoint, and each initial state exactly once."""
     table = episode_table([evaluation])
     for key in (EPISODE_KEY, ["task", "init_state_sha256", "train_seed"]):
         twice = table.filter(table.select(key).is_duplicated()).sort(key)
@@ -156,7 +157,7 @@ def _check_episodes(evaluation: Evaluation) -> None:
 
 
 def _check_pickup(name: str, episode: Episode) -> None:
-    """The stages reached are the first ones, up to the furthest, one after the other and within the episode."""
+    """Check that the stages reached are all those up to the furthest, one after the other and within the episode."""
     if episode.pickup is None:
         return
     furthest, steps = episode.pickup["furthest"], episode.pickup["stage_steps"]
@@ -187,11 +188,11 @@ def check_complete(evaluations: Iterable[Evaluation], options: Iterable[str], ta
 
 
 def check_comparable(evaluations: Sequence[Evaluation], reference: str) -> None:
-    """Refuse evaluations whose difference could come from anything but the option.
+    """Refuse evaluations if a difference between them could come from anything but the option.
 
     Args:
         evaluations: a complete set.
-        reference: the option that says what all others must have been run with.
+        reference: the option that sets the conditions under which all others must have been run.
 
     Raises:
         ComparisonError: naming the first offender.
@@ -228,7 +229,7 @@ def _first_difference(key: str, here: Any, there: Any) -> tuple[str, Any, Any] |
 
 
 def _check_checkpoints(evaluations: Iterable[Evaluation]) -> None:
-    """An option has one set of weights, which only rows that borrow its checkpoint share."""
+    """Check that an option has one set of weights, shared only with rows that borrow its checkpoint."""
     first_of: dict[str, Evaluation] = {}
     owner_of: dict[str, Evaluation] = {}
     for evaluation in evaluations:
@@ -246,7 +247,7 @@ def _check_checkpoints(evaluations: Iterable[Evaluation]) -> None:
 
 
 def _check_paired(episodes: pl.DataFrame, reference: str, streams: Mapping[str, int]) -> None:
-    """Every option has the reference's episodes, run under the same conditions; noise is the same within a stream."""
+    """Check that every option has the reference's episodes under the same conditions; noise only within a stream."""
     expected = episodes.filter(option=reference)
     for (option,), own in episodes.group_by("option", maintain_order=True):
         joined = own.join(expected, on=EPISODE_KEY, how="full", suffix="_reference", coalesce=True).sort(EPISODE_KEY)

@@ -1,9 +1,10 @@
-"""The fairness audit: the trained artifacts themselves differ only in what defines each option.
+"""The fairness audit: checks that the trained artifacts themselves differ only in what defines each option.
 
-`audit` reads every checkpoint (training, policy, processors with their statistics, hashes of what it was trained on) as
-flat facts, and holds each option's against the baseline's of the same training seed, and each world option's against
-the tree's world option. What an option may differ in follows from its own row, which its checkpoint carries; anything
-else is refused by name. The evaluations are held to the same protocol, episodes and seeds by `evaluations`.
+`audit` reads every checkpoint as a flat list of facts: its training, its policy, its processors with their statistics,
+and hashes of what it was trained on. It compares each option's checkpoint with the baseline's of the same training
+seed, and each world option's also with that of the tree's world option. What an option may differ in follows from its
+row of the option table, which the checkpoint records; any other difference is refused by name. `evaluations` checks
+that the evaluations share the same protocol, episodes and seeds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from world_modality.training.checkpoint import read_training
 Facts = Mapping[str, Any]
 
 TRAINING = ("batch_size", "dataset", "optimizer", "rename_map", "sample_weighting", "scheduler", "seed", "steps")
-# What each part of a row lets a checkpoint differ in, with all that is below it; "_" ends the beginning of a name.
+# The keys that each part of a row allows to differ, with all keys below them; a name that ends in "_" is a prefix.
 WORLD = ("policy.type", "policy.world_", "inputs.encoder", "inputs.latents")
 CAMERAS = ("policy.world_image_keys", "policy.world_latent_dim", "inputs.latents")
 BLANK_STEP = "blank_images"
@@ -35,7 +36,7 @@ SCHEDULE = {
 
 @dataclass(frozen=True)
 class Trained:
-    """One checkpoint: the row it was trained as, and everything about it that could make a difference."""
+    """One checkpoint: the row it was trained for, and everything about it that could make a difference."""
 
     folder: Path
     option: str
@@ -49,7 +50,7 @@ def read_trained(folder: Path) -> Trained:
     """Read a checkpoint's facts.
 
     Raises:
-        ComparisonError: a file of it is missing.
+        ComparisonError: one of its files is missing.
     """
     try:
         training = read_training(folder)
@@ -78,8 +79,8 @@ def read_trained(folder: Path) -> Trained:
 def _processor(folder: Path, name: str) -> dict[str, Any]:
     """The steps of a processor, each with its settings and the hash of its statistics, and their order.
 
-    A name that returns is numbered: `normalizer_processor#2`. A blank_images at the start is left out of the order, in
-    which every other step then stands as it would without it.
+    If a name occurs again, it is numbered: `normalizer_processor#2`. The order leaves out a `blank_images` step at the
+    start, so that it is the same with and without that step.
     """
     steps = read_json(folder / name)["steps"]
     order = [step.get("registry_name") or step["class"] for step in steps]
@@ -107,11 +108,11 @@ def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def audit(folders: Sequence[Path], evaluations: Sequence[Evaluation], baseline: str, world: str) -> dict[str, Any]:
-    """What `fairness.json` says: in what each option differs from the baseline and from the world option.
+    """The content of `fairness.json`: how each option differs from the baseline and from the world option.
 
     Args:
-        folders: the checkpoints of every option that has one of its own, all training seeds.
-        evaluations: a complete set over these options and those that borrow their checkpoints.
+        folders: the checkpoints of all training seeds, of every option that trains its own.
+        evaluations: a complete set for these options and for those that borrow their checkpoints.
 
     Raises:
         ComparisonError: two options differ in more than what defines them; names the checkpoint and the key.
@@ -135,7 +136,7 @@ def audit(folders: Sequence[Path], evaluations: Sequence[Evaluation], baseline: 
 
 
 def _differences(checkpoint: Trained, reference: Trained) -> dict[str, list[Any]]:
-    """Keys in which two checkpoints may differ and do, with the values of both."""
+    """The keys in which two checkpoints differ, with the values of both; refuses a key that may not differ."""
     allowed = _allowed(checkpoint.row, reference.row)
     differences = {}
     for key in sorted({*checkpoint.facts, *reference.facts}):
@@ -149,7 +150,7 @@ def _differences(checkpoint: Trained, reference: Trained) -> dict[str, list[Any]
 
 
 def _allowed(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """Keys that define one option against another, by their rows."""
+    """The keys in which two options may differ, according to their rows."""
     allowed: list[str] = []
     if bool(row["cameras"]) != bool(reference["cameras"]):
         allowed += WORLD
@@ -167,7 +168,7 @@ def _allowed(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
 
 
 def _check_evaluated(trained: Mapping[tuple[str, int], Trained], evaluations: Sequence[Evaluation]) -> None:
-    """Every evaluation rolled out the audited checkpoints."""
+    """Check that every evaluation rolled out the audited checkpoints."""
     for evaluation in evaluations:
         source = evaluation.checkpoint.source_option
         for name, sha256 in evaluation.checkpoint.hashes.items():
@@ -182,7 +183,7 @@ def _check_evaluated(trained: Mapping[tuple[str, int], Trained], evaluations: Se
 
 
 def _shared(trained: Sequence[Trained]) -> dict[str, Any]:
-    """Facts that all checkpoints have in common, but for the seed."""
+    """The facts that are the same in all checkpoints, of every option and seed."""
     first, *others = (t.facts for t in trained)
     return {key: value for key, value in sorted(first.items()) if all(o.get(key, _ABSENT) == value for o in others)}
 

@@ -1,1 +1,1 @@
-"""Rolling a policy out in closed loop."""
+"""Closed-loop rollouts of a policy."""

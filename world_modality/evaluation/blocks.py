@@ -1,7 +1,7 @@
-"""Blocks of rollouts: the episodes of some initial states, in one process or in several, to the same files.
+"""Blocks of rollouts: the episodes of some initial states, run in one process or in several, with the same result.
 
-An episode is a function of the policy, the task, the initial state and the seeds, so it does not matter which process
-rolls it out, nor what that process rolled out before.
+An episode depends only on the policy, the task, the initial state and the seeds. So it does not matter which process
+rolls it out, or what that process rolled out before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ InitState = tuple[int, np.ndarray]  # its number, and the flattened MuJoCo state
 
 @dataclass(frozen=True)
 class _Rolled:
-    """What one initial state came to."""
+    """The result of rolling out one initial state."""
 
     episode: Episode
     attention: list[pa.Table]
@@ -53,13 +53,16 @@ def evaluate_block(
     attention: Path,
     simulators: int = 1,
 ) -> None:
-    """Roll out a block of initial states, (S,) each by its number, in `simulators` processes side by side.
+    """Roll out a block of initial states in `simulators` parallel processes.
 
-    Writes one JSON line per episode, and the table of the attention in all of them; how many processes there were makes
-    no difference to either.
+    Writes one JSON line per episode, and one table with the attention in all of them. The number of processes makes no
+    difference to either.
+
+    Args:
+        states: the initial states (S,) by number.
 
     Raises:
-        InputError: no such checkpoint, or an initial state is missing.
+        InputError: there is no such checkpoint, or an initial state is missing.
     """
     verified = check_checkpoint(checkpoint, spec, train_seed)
     if missing := [number for number in block if number not in states]:
@@ -87,7 +90,7 @@ def evaluate_block(
 
 
 class _Worker:
-    """A policy and a simulation in one process; where an episode crashes, once more in a fresh simulation."""
+    """A policy and a simulation in one process; an episode that crashes is tried once more in a fresh simulation."""
 
     def __init__(self, checkpoint: Path, spec: RolloutSpec, encoder_is_verified: bool, task_id: int, train_seed: int):
         self.spec, self.task_id, self.train_seed = spec, task_id, train_seed
@@ -101,7 +104,7 @@ class _Worker:
     def roll(self, init_state: InitState) -> _Rolled:
         try:
             episode = self._episode(*init_state)
-        except InputError:  # no crash: it would be the same once more
+        except InputError:  # not a crash: a second try would end in the same error
             raise
         except Exception as error:
             where = f"task {self.task_id}, init state {init_state[0]}"
@@ -117,7 +120,7 @@ class _Worker:
 
 @contextmanager
 def _rolling(simulators: int, about: tuple) -> Iterator[Callable[[Iterable[InitState]], Iterator[_Rolled]]]:
-    """Something that rolls out initial states in order, as `map` does."""
+    """Yield a function that rolls out initial states in order, as `map` does."""
     if simulators == 1:
         worker = _Worker(*about)
         try:
@@ -137,7 +140,7 @@ def _rolling(simulators: int, about: tuple) -> Iterator[Callable[[Iterable[InitS
 def _prepare_worker(*about) -> None:
     global _worker
     die_with(os.getppid())
-    # Opened by the first episode: an error in an initializer would reach the caller as a broken pool.
+    # The first episode creates the worker: an error in an initializer would reach the caller as a broken pool.
     _worker = functools.cache(lambda: _Worker(*about))
 
 

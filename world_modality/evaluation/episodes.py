@@ -19,7 +19,7 @@ from world_modality.simulation.pickup import PickupStage
 
 
 class PickupRecord(TypedDict):
-    """How a pickup went, as an episode records it; `stages.PickupProgress` says what each term means."""
+    """How a pickup went, as an episode records it; `stages.PickupProgress` says what each field means."""
 
     furthest: PickupStage | None
     stage_steps: dict[PickupStage, int]
@@ -30,7 +30,7 @@ class PickupRecord(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """The outcome of one rollout, and all that determined it beside policy and task."""
+    """The outcome of one rollout, and everything that determined it except the policy and the task."""
 
     init_state_id: int
     init_state_sha256: str
@@ -39,7 +39,7 @@ class Episode:
     train_seed: int
     success: bool
     steps: int
-    pickup: PickupRecord | None = dataclasses.field(hash=False)  # None: the task does not place one object somewhere
+    pickup: PickupRecord | None = dataclasses.field(hash=False)  # None if the task is not to place one object somewhere
 
 
 # ---- blocks ---------------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def block_row(episode: Episode, made_from: dict) -> str:
 
 
 def read_rows(blocks: list[Path]) -> list[dict]:
-    """The lines of several blocks, by training seed and initial state.
+    """The lines of several blocks, sorted by training seed and initial state.
 
     Raises:
         InputError: a line is truncated, or an episode appears twice.
@@ -68,7 +68,7 @@ def episode_of(row: dict) -> Episode:
 
 
 def filmed_episodes(episodes: list[Episode]) -> dict[str, Episode]:
-    """The first success and the first failure of the first training seed, by the name of their video."""
+    """The first success and the first failure of the first training seed, by the names of their videos."""
     chosen = {}
     for episode in episodes:
         outcome = "success" if episode.success else "failure"
@@ -86,7 +86,7 @@ def collect_evaluation(
     """Join the blocks of one option and task into `eval_<option>_<task>.json`.
 
     Raises:
-        InputError: an episode is missing, or was made by another checkpoint or under another protocol.
+        InputError: an episode is missing, or was rolled out with another checkpoint or under another protocol.
     """
     rollout, trained = spec.rollout, read_json(manifest)
     hashes = {int(seed): checkpoint["weights_sha256"] for seed, checkpoint in trained["seeds"].items()}

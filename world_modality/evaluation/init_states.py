@@ -1,12 +1,15 @@
-"""The initial states that policies are evaluated from: LIBERO's benchmark, or a set drawn more widely.
+"""The initial states that policies are evaluated from: LIBERO's benchmark states, or states drawn from a wider region.
 
 The benchmark's 50 states of a task vary by about a centimetre, and a policy that sees nothing does as well on them as
-any. With `Simulation.spread` the object and its target begin in a wider region. A state is kept where the scripted
-expert solves the very episode that policies will meet, and a block of them is frozen as one Parquet file:
-`init_state_id`, `reset_seed` (the reset it is from), `draws` (states drawn until one was solvable), `expert_steps`, all
-int64, and `state` fixed_size_list<float64>[S]; in the schema's metadata what they are of, and the hash of each state.
+any other. With `Simulation.spread`, the object and its target begin in a wider region. A state is kept only if the
+scripted expert solves exactly the episode that policies will be given.
 
-A state is a function of task and number alone: more of them leave the others as they are.
+A block of states is written to one Parquet file. Its columns are `init_state_id`, `reset_seed` (the seed of the reset
+that drew the state), `draws` (how many states were drawn until one was solvable) and `expert_steps`, all int64, and
+`state` fixed_size_list<float64>[S]. The schema's metadata holds the suite, the task, the spread, the settling steps and
+the hash of each state.
+
+A state depends on its task and number alone, so drawing more of them leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -28,19 +31,19 @@ from world_modality.simulation.expert import solve
 from world_modality.simulation.libero import LiberoSimulation, benchmark_init_states, init_state_sha256
 
 METADATA_KEY = b"world_modality.init_states"
-MAX_DRAWS = 20  # the expert solves nine of ten states, and more
+MAX_DRAWS = 20  # the expert solves nine states of ten, or more
 
 
 def draw_init_states(spec: InitStatesSpec, task_id: int, block: range, output: Path) -> None:
     """Write the initial states of a block, each solved by the expert under the seed it will be evaluated with.
 
     Raises:
-        InputError: nothing is to be drawn (`spread` is 0), or `MAX_DRAWS` states on end were not solvable.
+        InputError: there is nothing to draw (`spread` is 0), or `MAX_DRAWS` states in a row were not solvable.
     """
     if not spec.spread:
         raise InputError("simulation.spread is 0: the initial states are those of LIBERO's benchmark")
     rows, progress = [], Progress(f"draw initial states of task {task_id}", len(block), every=0)
-    unseen = Simulation(**spec.model_dump(), camera_size=64, render="fast")  # no one looks
+    unseen = Simulation(**spec.model_dump(), camera_size=64, render="fast")  # no one looks at the images
     with LiberoSimulation(unseen, task_id) as simulation:
         for count, number in enumerate(block, start=1):
             rows.append(_draw(simulation, number))
@@ -75,11 +78,11 @@ def _draw(simulation: LiberoSimulation, number: int) -> dict:
 
 
 def init_states(spec: Simulation, task_id: int, files: Sequence[Path]) -> dict[int, np.ndarray]:
-    """The states (S,) float64 by their number: of the files, or LIBERO's benchmark where `spread` is 0.
+    """The states (S,) float64 by number: read from the files, or LIBERO's benchmark states if `spread` is 0.
 
     Raises:
-        InputError: a file is damaged or of another task or width, a state appears twice, or there are files where the
-            benchmark is asked for, or none where it is not.
+        InputError: a file is damaged, or was drawn for another task or spread; a state appears twice; or files are
+            given although the benchmark is asked for, or none although it is not.
     """
     if bool(files) != bool(spec.spread):
         wanted = "files of initial states" if spec.spread else "LIBERO's benchmark states and no files"

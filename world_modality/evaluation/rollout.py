@@ -1,15 +1,15 @@
-"""Closed-loop evaluation: one episode is f(policy, task, init state, seeds) and nothing else.
+"""Closed-loop evaluation: an episode depends on the policy, the task, the init state and the seeds, and nothing else.
 
-The seeds of an episode follow from its task and initial state alone, so every option meets the same worlds and the same
-flow noise, and the order, number or place of the jobs that run the episodes changes nothing.
+The seeds of an episode follow from its task and initial state alone. So every option gets the same worlds and the same
+flow noise, and it does not matter in which order, in how many jobs or where the episodes are run.
 
 Non-obvious behaviours:
-* Cameras are rendered only on steps whose images are used: all of the policy's at the start of a chunk, the world
-  cameras on the last `T_ctx + m - 1` steps before one, none elsewhere.
-* A policy predicts `chunk_size` actions and executes the first `n_action_steps`; the flow noise of each chunk comes
-  from its own generator, on the CPU, whatever the device.
-* An episode that crashes says nothing about the policy: it is tried once more in a fresh simulation, and if it crashes
-  again the job fails and writes nothing.
+* Cameras are rendered only on steps where their images are used: all of the policy's cameras at the start of a chunk,
+  the world cameras on the last `T_ctx + m - 1` steps up to that start, and none on any other step.
+* A policy predicts `chunk_size` actions and executes the first `n_action_steps`. The flow noise of each chunk comes
+  from its own generator, which is on the CPU whatever the device.
+* An episode that crashes says nothing about the policy, so it is tried once more in a fresh simulation. If it crashes
+  again, the job fails and writes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from safetensors import SafetensorError, safe_open
 
-import lerobot_policy_world_modality.modeling_smolvla_world  # noqa: F401 - LeRobot loads it by name; it makes rollouts
+import lerobot_policy_world_modality.modeling_smolvla_world  # noqa: F401 - for source hashes; LeRobot loads it by name
 from lerobot_policy_world_modality import SmolVLAWorldConfig, seen_image_keys
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
 from lerobot_policy_world_modality.prophet import MEMORIES
@@ -55,19 +55,19 @@ from world_modality.simulation.libero import (
 from world_modality.simulation.stages import PickupTracker
 from world_modality.training.checkpoint import folders_of, read_training
 
-FILMED_EVERY = 2  # control steps: drawing the frames of a video takes longer than all else in its episode
+FILMED_EVERY = 2  # control steps; rendering the frames of a video takes longer than everything else in its episode
 FILMS = "films.json"
 
 
 def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> bool:
-    """Refuse a folder that is no checkpoint, or one trained as another option, with another seed or encoder.
+    """Refuse a folder that is not a checkpoint, or one trained as another option or with another seed or encoder.
 
     Returns:
-        whether its encoder's files are those it was trained with; if False, the policy uses no encoder or has yet to
-        check it.
+        True if the encoder's files are those that the checkpoint was trained with; False if the policy uses no encoder,
+        or still has to check it.
 
     Raises:
-        InputError: naming what is missing, damaged or differs.
+        InputError: something is missing, damaged or different; the message names it.
     """
     trained = read_training(checkpoint)
     try:
@@ -96,16 +96,16 @@ class Pilot:
     """A trained policy with its processors, as one option rolls it out.
 
     Args:
-        encoder_is_verified: `check_checkpoint` has found its encoder to be the one it was trained with. Otherwise the
-            policy hashes the encoder's weights when it loads them.
+        encoder_is_verified: whether `check_checkpoint` has found the encoder to be the one the policy was trained with.
+            If not, the policy hashes the encoder's weights when it loads them.
 
     Attributes:
-        spec: what the option changes and the protocol it obeys.
+        spec: what the option changes, and the protocol it follows.
         checkpoint_sha256: hash of the weights.
     """
 
     def __init__(self, checkpoint: Path, spec: RolloutSpec, encoder_is_verified: bool = False):
-        check_device(spec.device)  # LeRobot would take the CPU instead
+        check_device(spec.device)  # LeRobot would use the CPU instead
         self.spec = spec
         self.checkpoint_sha256 = file_sha256(checkpoint / "model.safetensors")
         config = PreTrainedConfig.from_pretrained(checkpoint)
@@ -134,7 +134,7 @@ class Pilot:
         self.policy.reset()
 
     def cameras_at(self, step: int) -> list[str]:
-        """Cameras whose images are used at control step `step` of an episode."""
+        """The cameras to render at control step `step` of an episode, because their images are used."""
         steps_to_chunk = -step % self.spec.protocol.n_action_steps
         if steps_to_chunk == 0:
             keys = set() if self.spec.images == "blank" else set(seen_image_keys(self.policy.config))
@@ -142,7 +142,7 @@ class Pilot:
         return sorted(self.camera_of[key] for key in self._world_keys() if steps_to_chunk < self._world_frames())
 
     def observe(self, observation: Observation, task: str) -> None:
-        """See a step between two chunks whose images only the world modality uses."""
+        """Take in a step between two chunks; only the world modality uses its images."""
         self.policy.observe_world(self._batch(observation, task))
 
     @torch.no_grad()
@@ -150,8 +150,8 @@ class Pilot:
         """The actions to execute until the next chunk, (n_action_steps, 7) float32.
 
         Args:
-            seed: of the chunk's flow noise.
-            memory_seed: of what is random in the memory that the policy attends to.
+            seed: seed of the chunk's flow noise.
+            memory_seed: seed of anything random in the memory that the policy attends to.
         """
         config = self.policy.config
         if isinstance(config, SmolVLAWorldConfig):
@@ -163,7 +163,7 @@ class Pilot:
         return actions.numpy()
 
     def attention_recorder(self, task_id: int, train_seed: int) -> AttentionRecorder:
-        """What listens to the world modality while the policy predicts its chunks."""
+        """A recorder that listens to the world modality while the policy predicts its chunks."""
         spec, config = self.spec, self.policy.config
         world = isinstance(config, SmolVLAWorldConfig)
         attention = AttentionSpec(
@@ -208,7 +208,7 @@ def roll_out(
     watch: Callable[[], None] | None = None,
     attention: AttentionRecorder | None = None,
 ) -> Episode:
-    """Run one episode to success or the horizon. `watch` is called on every `FILMED_EVERY`th step (videos)."""
+    """Run one episode until success or the horizon. `watch` is called on every `FILMED_EVERY`th step, for videos."""
     protocol, task = pilot.spec.protocol, simulation.task_description
     seed = env_seed(simulation.task_id, init_state_id)
     noise = partial(noise_seed, simulation.task_id, init_state_id, stream=pilot.spec.noise_stream)
@@ -254,13 +254,13 @@ def record_videos(
     size: int,
     folder: Path,
 ) -> None:
-    """Roll out the first success and the first failure once more and film them.
+    """Roll out the first success and the first failure once more, and film them.
 
-    `films.json` next to the films says how each episode ended, as evaluated and as filmed. Another device or driver can
-    end an episode differently: that film is kept, and a warning says so.
+    `films.json` next to the films says how each episode ended, as evaluated and as filmed. On another device or driver
+    an episode can end differently. Such a film is kept, with a warning.
 
     Raises:
-        InputError: no such checkpoint, or the blocks are of another option or task.
+        InputError: there is no such checkpoint, or the blocks are of another option or task.
     """
     rows = read_rows(blocks)
     verified = check_checkpoint(checkpoint, spec, rows[0]["train_seed"])
@@ -298,7 +298,7 @@ def record_videos(
 
 
 def _film(name: str, evaluated: Episode, filmed: Episode) -> dict[str, Any]:
-    """What `films.json` says of one film."""
+    """The entry of one film in `films.json`."""
     return {
         "file": name,
         "init_state_id": evaluated.init_state_id,

@@ -1,1 +1,1 @@
-"""What is measured of a checkpoint in addition to its success rate."""
+"""What is measured on a checkpoint in addition to its success rate."""

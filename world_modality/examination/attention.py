@@ -1,16 +1,22 @@
 """AttentionTable: how much of its attention a policy pays to each predicted frame, chunk by chunk.
 
-The Parquet contract (`SCHEMA`). One row for each action chunk, denoising step, head and predicted frame k, in this
-order: the chunk's `train_seed`, `task`, `episode`, `episode_steps` and `step`; `denoise_step` and `head`, from 0; `k`,
-1 … K frames ahead; `attention`, which sums to 1 over k and is a mean over the chunk's first actions; `memory_norm`, the
-root mean square of the memory's row k in standard units; `gate`, tanh(gate). At rollout an episode is an initial state
-and a task LIBERO's, in training they are the dataset's `episode_index` and `task_index`. The schema's metadata holds an
-`AttentionSpec`. Light (no torch).
+The Parquet contract (`SCHEMA`). There is one row for each action chunk, denoising step, head and predicted frame k, in
+this order. The columns:
+
+* `train_seed`, `task`, `episode`, `episode_steps` and `step`: where the chunk is. At rollout, `episode` is an initial
+  state and `task` is LIBERO's; in training, they are the dataset's `episode_index` and `task_index`.
+* `denoise_step` and `head`: counted from 0.
+* `k`: 1 … K frames ahead.
+* `attention`: sums to 1 over k, and is a mean over the chunk's first actions.
+* `memory_norm`: the root mean square of the memory's row k, in standard units.
+* `gate`: tanh(gate).
+
+The schema's metadata holds an `AttentionSpec`. Light (no torch).
 
 Non-obvious behaviours:
-* A policy without a world modality attends to nothing: its table has no rows, and a spec without cameras.
-* A chunk is as many actions as a policy predicts, but only the first of them are executed: `AttentionSpec.actions`.
-* At rollout the length of an episode is known only at its end, so nothing is told of an episode that crashes.
+* A policy without a world modality attends to nothing: its table has no rows, and its spec has no cameras.
+* A policy predicts a whole chunk of actions, but only the first `AttentionSpec.actions` of them are executed.
+* At rollout the length of an episode is known only at its end, so an episode that crashes gives no rows.
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ from world_modality.experiment.sections import Camera, OptionName, Section, expl
 
 METADATA_KEY = b"world_modality.attention"
 KIND = "attention table"
-TOLERANCE = 1e-4  # of a sum over k in float32
+TOLERANCE = 1e-4  # how far a sum over k may be from 1, in float32
 SCHEMA = pa.schema(
     {
         "train_seed": pa.int64(),
@@ -53,7 +59,7 @@ EPISODE = ("train_seed", "task", "episode")
 
 
 class AttentionSpec(Section):
-    """What a table's attention is of."""
+    """What the attention in a table was measured on, and how."""
 
     option: OptionName
     where: Literal["training", "rollout"]
@@ -82,7 +88,7 @@ class AttentionSpec(Section):
 
 @dataclass(frozen=True, eq=False)
 class ChunkAttention:
-    """What was heard while B action chunks were predicted."""
+    """The attention recorded while B action chunks were predicted, and the memory it was paid to."""
 
     weights: np.ndarray  # (B, denoising steps, heads, K) float32, sums to 1 over K
     memory_norm: np.ndarray  # (B, K) float32, in standard units
@@ -90,10 +96,10 @@ class ChunkAttention:
 
     @classmethod
     def of(cls, heard: Sequence[Any], actions: int) -> ChunkAttention:
-        """The attention of the first `actions` of each chunk, from what `SmolVLAWorldPolicy.listening` heard.
+        """The attention of the first `actions` of each chunk, from the list that `SmolVLAWorldPolicy.listening` yields.
 
         Args:
-            heard: for each denoising step the policy's weights (B, heads, chunk, K), memory (B, K, D) and strength.
+            heard: for each denoising step, the policy's weights (B, heads, chunk, K), memory (B, K, D) and strength.
         """
         weights = [step.weights[:, :, :actions].mean(dim=2).cpu().numpy() for step in heard]
         norm = heard[0].memory.square().mean(dim=2).sqrt().cpu().numpy()
@@ -103,7 +109,7 @@ class ChunkAttention:
         """The chunks' rows in the order of the contract.
 
         Args:
-            place: train_seed, task, episode, episode_steps and step: one for all chunks, or an array (B,).
+            place: train_seed, task, episode, episode_steps and step, each one value for all chunks or an array (B,).
         """
         shape = self.weights.shape
         _, steps, heads, horizon = shape
@@ -124,16 +130,16 @@ class AttentionRecorder:
     """Collects the attention of rollouts, episode by episode.
 
     Args:
-        spec: of one checkpoint.
-        task: of all the rollouts.
-        listen: the policy's `listening`; None for a policy without a world modality, of which nothing is collected.
+        spec: the spec of one checkpoint.
+        task: the task of all the rollouts.
+        listen: the policy's `listening`; None for a policy without a world modality, for which nothing is collected.
     """
 
     def __init__(self, spec: AttentionSpec, task: int, listen: Callable[[], AbstractContextManager] | None):
         self.spec = spec
         self._place = {"train_seed": int(*spec.checkpoints), "task": task}
         self._listen = listen
-        self._chunks: dict[int, ChunkAttention] = {}  # of the episode so far, by the step they start at
+        self._chunks: dict[int, ChunkAttention] = {}  # the episode's so far, by the step they start at
         self._episodes: list[pa.Table] = []
 
     @contextlib.contextmanager
@@ -143,7 +149,7 @@ class AttentionRecorder:
             yield
             return
         if step == 0:
-            self._chunks = {}  # whatever a crashed episode left behind
+            self._chunks = {}  # drop whatever a crashed episode left behind
         with self._listen() as heard:
             yield
         self._chunks[step] = ChunkAttention.of(heard, self.spec.actions)
@@ -155,7 +161,7 @@ class AttentionRecorder:
         self._chunks = {}
 
     def take(self) -> list[pa.Table]:
-        """The tables of all episodes kept; from here on they are the caller's."""
+        """Hand over the tables of all episodes kept; the recorder keeps none of them."""
         taken, self._episodes = self._episodes, []
         return taken
 
@@ -166,7 +172,7 @@ def write_episodes(path: Path, spec: AttentionSpec, tables: Iterable[pa.Table]) 
 
 
 def write_attention(path: str | Path, spec: AttentionSpec, tables: Iterable[pa.Table]) -> None:
-    """Write a table from parts of it, each of which becomes a row group."""
+    """Write a table from its parts; each part becomes a row group."""
     write_table(path, SCHEMA.with_metadata({METADATA_KEY: spec.model_dump_json()}), tables)
 
 
@@ -185,8 +191,8 @@ class AttentionTable:
         """Read and check a table.
 
         Raises:
-            InputError: there is no such file, it is truncated or damaged, lacks its metadata, has other columns, rows
-                out of order or missing, values that are no attention, or a chunk twice.
+            InputError: there is no such file; it is truncated or damaged, lacks its metadata, has other columns, has
+                rows out of order or missing, holds values that cannot be attention, or holds a chunk twice.
         """
         spec = AttentionTable.spec_of(path)
         rows = read_table(path, KIND).replace_schema_metadata()
@@ -198,7 +204,7 @@ class AttentionTable:
 
     @staticmethod
     def spec_of(path: str | Path) -> AttentionSpec:
-        """What a file's attention is of, without reading its rows."""
+        """Read a file's `AttentionSpec`, without reading its rows."""
         text = (read_schema(path, KIND).metadata or {}).get(METADATA_KEY)
         if text is None:
             raise InputError(f"{path}: no metadata {METADATA_KEY.decode()}: not written as an attention table")
@@ -229,7 +235,7 @@ def _check_rows(path: str | Path, spec: AttentionSpec, rows: pa.Table) -> None:
 
 
 def _check_order(path: str | Path, spec: AttentionSpec, columns: dict[str, np.ndarray]) -> None:
-    """Each chunk has all its rows, in order, and says one thing about itself in all of them."""
+    """Check that each chunk has all its rows, in order, and that they agree on where the chunk is."""
     steps, heads, horizon = spec.shape
     expected = {
         "denoise_step": np.arange(steps)[:, None, None],
@@ -252,7 +258,7 @@ def _check_chunks(path: str | Path, spec: AttentionSpec, columns: dict[str, np.n
 
 
 def _refuse(path: str | Path, columns: dict[str, np.ndarray], wrong: np.ndarray, what: str) -> None:
-    """Name the first chunk for which `wrong` (chunks, …) is true anywhere."""
+    """Raise an InputError naming the first chunk for which `wrong` (chunks, …) is true anywhere, if there is one."""
     chunks = wrong.reshape(len(wrong), -1).any(axis=1)
     if chunks.any():
         seed, task, episode, step = (
@@ -265,7 +271,7 @@ def _refuse(path: str | Path, columns: dict[str, np.ndarray], wrong: np.ndarray,
 
 
 def join_specs(specs: Mapping[Path, AttentionSpec]) -> AttentionSpec:
-    """The spec of several parts of one table, given by where they are from: equal but for the checkpoints.
+    """Join the specs of several parts of one table, given by path; they must be equal except for the checkpoints.
 
     Raises:
         InputError: two differ in another field, or in the checkpoint of one seed.
@@ -289,8 +295,8 @@ def join_blocks(blocks: Sequence[Path], option: str, episodes: int, output: Path
         episodes: initial states 0 … episodes - 1 of each task are kept; a block may hold more.
 
     Raises:
-        InputError: a block is not of the option's rollouts, differs from the others in what its attention is of, or
-            holds an episode that another holds; an episode of a task and seed is missing.
+        InputError: a block is not of the option's rollouts, has another spec than the others, or holds an episode that
+            another block holds as well; or an episode of a task and seed is missing.
     """
     specs = {path: AttentionTable.spec_of(path) for path in blocks}
     for path, spec in specs.items():

@@ -1,9 +1,9 @@
-"""What attention tables say: where each option's attention goes, and what the wrist option does otherwise.
+"""Summaries of attention tables: where each option's attention goes, and how the wrist option's attention differs.
 
 `compare` makes an `AttentionReport`, the content of `attention.json`, from the tables of several options. Every episode
 counts equally, however long it is. Light (no torch).
 
-Non-obvious behaviour: polars adds up in no fixed order, so means are rounded: the same tables give the same file.
+Non-obvious behaviour: polars adds up in no fixed order. Means are rounded so that the same tables give the same file.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from world_modality.experiment.sections import OptionName, Section
 
 PHASES = ("first quarter", "second quarter", "third quarter", "last quarter")  # of an episode's length
 CONFIDENCE = 0.95
-DIGITS = 6  # of means
+DIGITS = 6  # decimal places that means are rounded to
 
 
 class Spread(Section):
     """How attention is spread over the K predicted frames."""
 
-    shares: list[float] = Field(description="of each frame; they sum to 1")
+    shares: list[float] = Field(description="each frame's share of the attention; they sum to 1")
     mean_k: float = Field(description="the frame attended to on average")
-    evenness: float = Field(description="entropy relative to that of even attention: 1 even, 0 all on one frame")
+    evenness: float = Field(description="entropy relative to even attention's: 1 if even, 0 if all is on one frame")
 
 
 class Pattern(Section):
@@ -42,7 +42,7 @@ class Pattern(Section):
     episodes: int
     chunks: int
     overall: Spread
-    phases: list[Spread | None] = Field(description="by quarter of the episode; null where no chunk starts in it")
+    phases: list[Spread | None] = Field(description="by quarter of the episode; null if no chunk starts in it")
     denoise_steps: list[Spread]
     heads: list[Spread]
     memory_norm: list[float] = Field(description="root mean square of the memory, by frame, in standard units")
@@ -50,16 +50,16 @@ class Pattern(Section):
 
     @property
     def name(self) -> str:
-        """The option with the cameras its world modality sees."""
+        """The option's name, with the cameras that its world modality sees."""
         memory = "" if self.table.memory == "predicted" else f", {self.table.memory} memory"
         return f"{self.table.option} ({' + '.join(self.table.cameras)}{memory})"
 
 
 class Difference(Section):
-    """Of two options, the second minus the first, as a mean over the episodes they share."""
+    """The second of two options minus the first, as a mean over the episodes they share."""
 
     mean: float
-    interval: tuple[float, float] | None = Field(description="Student's t; null with a single pair")
+    interval: tuple[float, float] | None = Field(description="from Student's t; null if there is a single pair")
 
 
 class PairedPatterns(Section):
@@ -69,7 +69,10 @@ class PairedPatterns(Section):
     pairs: int
     mean_k: Difference
     evenness: Difference
-    moved: float = Field(description="share of the attention that one pays elsewhere than the other: 0 alike, 1 apart")
+    moved: float = Field(
+        description="share of one option's attention that would have to move to other frames to match the other's: "
+        "0 if they are alike, 1 if they share no frame"
+    )
 
 
 class AttentionReport(Section):
@@ -90,7 +93,7 @@ class AttentionReport(Section):
 
     @property
     def leading(self) -> list[Pattern]:
-        """One pattern of each option: at rollout where there is one."""
+        """One pattern of each option: the one at rollout if there is one, else the one in training."""
         return [self.pattern(name, "rollout") or self.pattern(name, "training") for name in self.options]
 
 
@@ -107,14 +110,14 @@ def read_report(path: str | Path) -> AttentionReport:
 
 
 def compare(tables: Iterable[AttentionTable], world: str, wrist: str) -> AttentionReport:
-    """The patterns of several options, and what the wrist option does otherwise than the world option.
+    """The patterns of several options, and how the wrist option differs from the world option.
 
     Args:
-        tables: taken up one by one, so that only one need be in memory.
+        tables: read one by one, so that only one needs to be in memory.
 
     Raises:
-        InputError: a table is of a policy without a world modality or is there twice, two are not measured alike or not
-            of the same checkpoints, or the two options did not meet the same episodes.
+        InputError: a table is of a policy without a world modality or is given twice; two were not measured in the same
+            way, or not on the same checkpoints; or the two options were not run on the same episodes.
     """
     patterns, scores = [], {}
     for table in tables:
@@ -146,7 +149,7 @@ def _check_alike(specs: Sequence[AttentionSpec]) -> None:
 
 
 def _scored(table: AttentionTable) -> pl.DataFrame:
-    """The rows, with the phase of the episode and each row's part in mean k and evenness, which are means of these."""
+    """The rows, with the phase of the episode and with terms of mean k and evenness, which are means of these terms."""
     horizon, share = table.spec.horizon, pl.col("attention").cast(pl.Float64)
     if not table.spec.cameras:
         raise InputError(f"option {table.spec.option}: a policy without a world modality attends to nothing")
@@ -158,7 +161,7 @@ def _scored(table: AttentionTable) -> pl.DataFrame:
         whole=pl.lit(0),
         phase=pl.col("step") * len(PHASES) // pl.col("episode_steps"),
         attention=share,
-        mean_k=share * pl.col("k") * horizon,  # in this order: k is of 8 bits
+        mean_k=share * pl.col("k") * horizon,  # in this order, because k has only 8 bits
         evenness=horizon * surprise / math.log(horizon) if horizon > 1 else pl.lit(1.0),
     )
 
@@ -189,17 +192,17 @@ def _spreads(rows: pl.DataFrame, by: str) -> dict[int, Spread]:
 
 
 def _mean(rows: pl.DataFrame, values: list[str], by: list[str]) -> pl.DataFrame:
-    """Means by groups; in each, every episode counts equally."""
+    """Means by group; within a group, every episode counts equally."""
     return _episodes(rows, values, by).group_by(by).agg(pl.col(values).mean().round(DIGITS)).sort(by)
 
 
 def _episodes(rows: pl.DataFrame, values: list[str], by: Sequence[str] = ()) -> pl.DataFrame:
-    """Each episode's means, by groups."""
+    """Each episode's means, by group."""
     return rows.group_by(*EPISODE, *by).agg(pl.col(values).mean())
 
 
 def _paired(one: Pattern, mine: pl.DataFrame, other: Pattern, theirs: pl.DataFrame) -> PairedPatterns:
-    """The other option minus the one, of their episodes' mean k and evenness."""
+    """The `other` option minus `one`, in mean k and evenness, paired by episode."""
     pairs = mine.join(theirs, on=EPISODE, suffix="_other")
     if not len(pairs) == len(mine) == len(theirs):
         raise InputError(

@@ -1,8 +1,9 @@
-"""Foresight: how well the Prophets of one option foresee held-out episodes, as `prophet_<option>.json` says it.
+"""Foresight: how well the Prophets of one option predict held-out episodes, the content of `prophet_<option>.json`.
 
-Cosines of predicted with true latents in standard units, per k (frames ahead) and per view: each world camera, and
-`all` of them where there are several. Beside Prophet stand the predictions that need no model: the last latent, and
-the last latent plus the mean change over the training episodes. `prophet_quality` measures them. Light (no torch).
+It holds cosines between predicted and true latents in standard units, by k (frames ahead) and by view: each world
+camera and, if there are several, `all` of them together. Prophet is compared with two predictions that need no model:
+the last latent, and the last latent plus the mean change over the training episodes. `prophet_quality` measures them.
+Light (no torch).
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Cosines(_Record):
     """Mean cosine of each prediction with the true latents; higher is better."""
 
     prophet: Cosine
-    copy_last: Cosine = Field(description="of the last latent: nothing changes")
-    mean_delta: Cosine = Field(description="of the last latent plus the mean change over the training episodes")
+    copy_last: Cosine = Field(description="for the last latent, as if nothing changed")
+    mean_delta: Cosine = Field(description="for the last latent plus the mean change over the training episodes")
 
 
 class Step(Cosines):
@@ -41,12 +42,12 @@ class Step(Cosines):
 
 
 class View(_Record):
-    """What is foreseen of one world camera, or of all of them together."""
+    """How well the latents of one world camera are predicted, or those of all of them together."""
 
     steps: list[Step] = Field(description="k = 1 to K")
     mean: Cosines = Field(description="over all pairs of a held-out frame and a frame ahead of it")
-    episodes: PositiveInt = Field(description="held-out episodes of more than one frame: those with a future")
-    episodes_better: Count = Field(description="of these, in how many Prophet's mean is above copy-last's")
+    episodes: PositiveInt = Field(description="held-out episodes of more than one frame, which have a future")
+    episodes_better: Count = Field(description="in how many of these Prophet's mean is above copy-last's")
 
     @computed_field
     @property
@@ -81,10 +82,10 @@ class Foresight(_Record):
     window: PositiveInt = Field(description="m, frames one latent covers [frames]")
     history: PositiveInt = Field(description="T_ctx, past latents Prophet sees [frames]")
     horizon: PositiveInt = Field(description="K, future latents Prophet predicts [frames]")
-    training_episodes: PositiveInt = Field(description="episodes behind the mean change")
+    training_episodes: PositiveInt = Field(description="episodes over which the mean change was taken")
     held_out: list[HeldOut] = Field(min_length=1)
     seeds: dict[Seed, dict[str, View]] = Field(min_length=1, description="by training seed and view")
-    overall: dict[str, View] = Field(description="by view, of the mean cosines over the training seeds")
+    overall: dict[str, View] = Field(description="by view, from cosines averaged over the training seeds")
 
     @property
     def views(self) -> list[str]:

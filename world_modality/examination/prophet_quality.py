@@ -1,9 +1,10 @@
-"""Prophet's quality: what the trained Prophets of one option predict of episodes they were not trained on.
+"""Prophet's quality: how well the trained Prophets of one option predict episodes they were not trained on.
 
 Non-obvious behaviours:
-* Everything is compared in the units of the checkpoint at hand, its own `prophet.mean` and `prophet.std`.
-* A frame near the end of its episode has less than K frames ahead: the greater k, the fewer frames count.
-* The whole policy is loaded, for its checks of what the latents must be, but only its Prophet computes, on the CPU.
+* Latents are compared in each checkpoint's own standard units, which its `prophet.mean` and `prophet.std` define.
+* A frame near the end of its episode has fewer than K frames ahead, so the greater k is, the fewer frames count.
+* The whole policy is loaded, because it checks that the latents are the right ones. Only its Prophet is run, on the
+  CPU.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class WorldCheckpoint:
 
     folder: Path
     config: SmolVLAWorldConfig
-    spec: dict[str, Any]  # what it was trained as
+    spec: dict[str, Any]  # the spec it was trained with
     seed: int
-    dataset: str  # fingerprint of what it was trained on
+    dataset: str  # fingerprint of the dataset it was trained on
 
 
 @dataclass(frozen=True)
 class _Frames:
-    """The frames something is measured on: rows of the latent table, their episodes, and which futures exist."""
+    """The frames to measure on: their rows in the latent table, their episodes, and which of their futures exist."""
 
     rows: Tensor  # (F,) int64
     episode: Tensor  # (F,) int64
@@ -55,7 +56,7 @@ class _Frames:
 
 
 def read_checkpoints(folders: Sequence[Path]) -> list[WorldCheckpoint]:
-    """Read what the checkpoints of one option are, without their weights.
+    """Read the checkpoints of one option, without their weights.
 
     Raises:
         InputError: none is given, a file is missing, there is no world modality, a seed appears twice, or two were not
@@ -95,17 +96,17 @@ def measure_foresight(
     held_out_per_task: int,
     batch_size: int = 256,
 ) -> Foresight:
-    """Compare what the Prophets of one option predict of held-out episodes with what follows.
+    """Compare what the Prophets of one option predict on held-out episodes with what really follows.
 
     Args:
         folders: one checkpoint per training seed.
-        latents: those of the option's world cameras, joined in their order.
-        held_out_per_task: how many episodes of each task the checkpoints were not trained on, the last ones.
-        batch_size: frames predicted at once.
+        latents: the latents of the option's world cameras, joined in the order of the cameras.
+        held_out_per_task: how many of the last episodes of each task were held out from training.
+        batch_size: how many frames to predict from at once.
 
     Raises:
-        InputError: the checkpoints are not those of one option with a world modality, the latents or the dataset are
-            not those they were trained on, or no episode was held out from training or reaches the horizon.
+        InputError: the checkpoints are not those of one option with a world modality; the latents or the dataset are
+            not those they were trained on; no episode was held out from training; or none reaches the horizon.
     """
     checkpoints = read_checkpoints(folders)
     _check_held_out(checkpoints[0], held_out_per_task)
@@ -133,11 +134,11 @@ def measure_foresight(
     )
 
 
-# ---- what is measured with ------------------------------------------------------------------------------------------
+# ---- checkpoints, latents and frames --------------------------------------------------------------------------------
 
 
 def _check_held_out(checkpoint: WorldCheckpoint, held_out_per_task: int) -> None:
-    """Refuse to measure on nothing, or on other episodes than those held out from training."""
+    """Refuse to measure on no episodes, or on other episodes than those held out from training."""
     if held_out_per_task < 1:
         raise InputError(f"held_out_per_task {held_out_per_task}: hold out at least 1 episode of each task")
     trained = checkpoint.spec.get("held_out_per_task")
@@ -146,7 +147,7 @@ def _check_held_out(checkpoint: WorldCheckpoint, held_out_per_task: int) -> None
 
 
 def _check_horizon(dataset: LeRobotDataset, horizon: int, kinds: dict[str, list[int]]) -> None:
-    """Refuse episodes of which none has a frame `horizon` frames ahead of another: nothing to compare at that k."""
+    """Refuse episodes that are all too short to have a frame `horizon` frames ahead: nothing to compare at that k."""
     bounds = episode_bounds(dataset)
     for kind, episodes in kinds.items():
         longest = max(bounds[episode][1] - bounds[episode][0] for episode in episodes)
@@ -170,7 +171,7 @@ def _check_dataset(checkpoints: Sequence[WorldCheckpoint], latents: LatentTable,
 
 
 def _load_prophet(checkpoint: WorldCheckpoint, latents: LatentTable) -> Prophet:
-    """A checkpoint's Prophet, once the policy has agreed that the latents are its own."""
+    """A checkpoint's Prophet, after its policy has checked that the latents are the ones it was trained with."""
     checkpoint.config.device = "cpu"
     policy = SmolVLAWorldPolicy.from_pretrained(checkpoint.folder, config=checkpoint.config)
     if not policy.prophet.is_standardized:
@@ -208,9 +209,9 @@ def _mean_delta(latents: LatentTable, rows: Tensor, horizon: int, batch_size: in
 
 
 def _cosines(prophet: Prophet, latents: LatentTable, rows: Tensor, delta: Tensor, batch_size: int) -> Tensor:
-    """Cosine of each prediction with what follows each frame: (predictors, views, F, K) float64.
+    """Cosines between each prediction and the latents that follow each frame: (predictors, views, F, K) float64.
 
-    Past the end of an episode, where nothing follows, they mean nothing.
+    Cosines past the end of an episode are meaningless, because nothing follows there.
     """
     dims = [spec.dim for spec in latents.specs]
     mean_change = (delta / prophet.std).float()
@@ -226,18 +227,18 @@ def _cosines(prophet: Prophet, latents: LatentTable, rows: Tensor, delta: Tensor
 
 
 def _split(fused: Tensor, dims: Sequence[int]) -> list[Tensor]:
-    """The dimensions of each camera and, where there are several, all of them."""
+    """The dimensions of each camera and, if there are several cameras, all dimensions together."""
     return [*fused.split(dims, dim=-1), fused] if len(dims) > 1 else [fused]
 
 
 def _views(cameras: Sequence[str], cosines: Tensor, frames: _Frames) -> dict[str, View]:
-    """What the file says of each view of cosines (predictors, views, F, K)."""
+    """The file's entry for each view, by name, from cosines (predictors, views, F, K)."""
     names = [*cameras, FUSED][: cosines.shape[1]]
     return {name: _view(cosines[:, number], frames) for number, name in enumerate(names)}
 
 
 def _view(cosines: Tensor, frames: _Frames) -> View:
-    """What the file says of cosines (predictors, F, K)."""
+    """The file's entry for one view, from its cosines (predictors, F, K)."""
     at_k = [cosines[:, valid, k].mean(1) for k, valid in enumerate(frames.valid.unbind(1))]
     counts = frames.valid.sum(0).tolist()
     episodes = zip(cosines.split(frames.lengths, dim=1), frames.valid.split(frames.lengths), strict=True)

@@ -1,7 +1,7 @@
 """Where a trained policy's attention goes on the frames it was trained on.
 
-The frames are spread evenly over the training episodes and the flow noise of each is fixed, both the same for every
-option, so that options are compared on the same moments.
+The frames are spread evenly over the training episodes, and the flow noise of each frame is fixed. Both are the same
+for every option, so that options are compared on the same moments.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ def measure_training_attention(
     batch_size: int,
     device: str,
 ) -> None:
-    """Write the attention of one option's checkpoints, one of each training seed, on evenly spaced training frames.
+    """Write the attention of one option's checkpoints, one per training seed, on evenly spaced training frames.
 
     Args:
         latents: tables of the option's world cameras, in any order.
-        frames: how many, of the episodes trained on; all where these have fewer.
-        actions: first actions of each chunk over which the attention is averaged.
+        frames: how many frames of the training episodes to use; all of them if there are fewer.
+        actions: the number of first actions of each chunk over which the attention is averaged.
 
     Raises:
-        InputError: a checkpoint is no trained world option, two are of different options or of one seed, the latents
-            are not those of the option's cameras and of the dataset, or a policy predicts fewer than `actions` at once.
+        InputError: a checkpoint is not of a trained world option; two are of different options or of the same seed; the
+            latents are not those of the option's cameras and of the dataset; or a policy predicts fewer than `actions`
+            at once.
     """
     check_device(device)
     records = {checkpoint: _training_record(checkpoint) for checkpoint in checkpoints}
@@ -95,7 +96,7 @@ def _attention_spec(checkpoint: Path, record: dict, actions: int) -> AttentionSp
 
 
 def spread_frames(dataset: LeRobotDataset, episodes: Sequence[int], count: int) -> list[int]:
-    """`count` global indices spread evenly over the frames of some episodes; all of them where there are fewer."""
+    """`count` global indices spread evenly over the frames of some episodes; all of them if there are fewer."""
     bounds = episode_bounds(dataset)
     rows = np.concatenate([np.arange(*bounds[episode]) for episode in episodes])
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)].tolist()
@@ -110,7 +111,7 @@ def training_attention(
     actions: int,
     batch_size: int,
 ) -> ChunkAttention:
-    """The attention of a policy with its latents attached while it predicts the chunks that start at some frames."""
+    """The attention of a policy, with its latents attached, while it predicts the chunks that start at `rows`."""
     policy.eval()
     config = policy.config
     shape = (len(rows), config.chunk_size, config.max_action_dim)
@@ -137,7 +138,7 @@ def _open_latents(paths: Sequence[Path], dataset: LeRobotDataset, keys: list[str
 
 
 def _places(dataset: LeRobotDataset, rows: list[int]) -> dict[str, np.ndarray]:
-    """Where each frame lies, as `ChunkAttention.rows` takes it."""
+    """The place of each frame, in the form that `ChunkAttention.rows` takes."""
     names = ["task_index", "episode_index", "frame_index"]
     columns = dataset.hf_dataset.select_columns(names).with_format("numpy")[:]
     task, episode, step = (columns[name][rows] for name in names)

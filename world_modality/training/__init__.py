@@ -1,1 +1,1 @@
-"""Making a checkpoint."""
+"""Training: how a checkpoint is made."""

@@ -1,6 +1,7 @@
-"""The folder of a trained checkpoint: which files it has, what its training recorded, which folders it reads.
+"""The folder of a trained checkpoint: its files, the record of its training, and the folders it reads.
 
-Light (no torch): a LeRobot `pretrained_model` and the `training.json` next to its weights, seen from outside.
+It is a LeRobot `pretrained_model` with a `training.json` next to the weights. Nothing here loads the policy.
+Light (no torch).
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ FILES = (
 
 
 def require_files(folder: Path, files: Sequence[str] = FILES, kind: str = "a checkpoint") -> None:
-    """Refuse a folder that lacks a file.
+    """Refuse a folder that lacks one of `files`.
 
     Raises:
-        InputError: naming the first file that is missing, and all that the folder should have.
+        InputError: a file is missing; names the first one, and all files that the folder should have.
     """
     for name in files:
         if not (folder / name).is_file():
@@ -34,7 +35,7 @@ def require_files(folder: Path, files: Sequence[str] = FILES, kind: str = "a che
 
 
 def read_training(checkpoint: Path) -> dict[str, Any]:
-    """What the training of a whole checkpoint recorded: `spec`, `seed`, `inputs`, `weights_sha256`, `metrics`.
+    """The record of a complete checkpoint's training: `spec`, `seed`, `inputs`, `weights_sha256`, `metrics`.
 
     Raises:
         InputError: a file of the checkpoint is missing.
@@ -44,7 +45,7 @@ def read_training(checkpoint: Path) -> dict[str, Any]:
 
 
 def folders_of(checkpoint: Path) -> dict[str, Path]:
-    """The folders a checkpoint names, and reads when it is loaded: its VLM's, and its encoder's where it has one.
+    """The folders that a checkpoint's config names and its policy loads: the VLM and, if it has one, the encoder.
 
     Raises:
         InputError: the checkpoint has no readable `config.json`.

@@ -1,13 +1,14 @@
-"""Batches for training: LeRobot's samples in LeRobot's order, without decoding what a sample does not need.
+"""Training batches: LeRobot's samples in LeRobot's order, without decoding anything that a sample does not need.
 
 Non-obvious behaviours of LeRobot's loading:
-* Its samples cost 13 ms where a small model's step needs 2 (see `dataset`). Here the columns without images live in
-  memory as tensors, and so do the images where they fit (`training.cache_frames`).
-* Actions past the end of an episode repeat the last one and are marked in `action_is_pad`, as LeRobot does.
-* `index` is the frame's global index; the world modality looks its latents up by it.
-* A worker that a signal ends raises an error in the training, wherever that is at the moment. But the signals that end
-  a job go to all its processes, and the training is to save its state: so workers leave with it, or when its time is
-  up. They may not ignore such a signal for good: Python ends and awaits them by it where a program ends.
+* One of its samples takes 13 ms, while a step of a small model takes 2 ms (`data/dataset.py` says why). Here the
+  columns without images are kept in memory as tensors, and so are the images if they fit (`training.cache_frames`).
+* Actions past the end of an episode repeat the last one and are marked in `action_is_pad`, as in LeRobot.
+* `index` is the frame's global index; the world modality uses it to look up its latents.
+* When a signal kills a worker, an error is raised in the training process, whatever it is doing at that moment. But the
+  signals that end a job reach all its processes, and the training still has to save its state. So on such a signal
+  workers do not exit at once: they exit with the training, or when its time to save is up. They must not ignore the
+  signal for good, because a Python program that exits sends it to its workers and then waits for them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from world_modality.progress import Progress
 
 
 class FrameBatches(Dataset):
-    """Whole batches of training samples by lists of global frame indices.
+    """Training samples by the batch: indexing with a list of global frame indices gives a whole batch.
 
     A batch holds `observation.state` (B, 8) float32, `action` (B, chunk, 7) float32, `action_is_pad` (B, chunk) bool,
     each image key (B, 3, H, W) float32 in [0, 1], `index` (B,) int64 and `task`, a list of B instructions.
@@ -64,7 +65,7 @@ class FrameBatches(Dataset):
 
 
 class _Decoded:
-    """One camera's frames, decoded whenever they are asked for."""
+    """One camera's frames, decoded again on every request."""
 
     def __init__(self, frames: CameraFrames):
         self._frames = frames
@@ -74,7 +75,7 @@ class _Decoded:
 
 
 class _Cached:
-    """One camera's frames in memory, (N, 3, H, W) uint8."""
+    """One camera's frames, decoded once and kept in memory, (N, 3, H, W) uint8."""
 
     def __init__(self, frames: CameraFrames, key: str, length: int):
         progress, decoded, done = Progress(f"decode {key.rsplit('.')[-1]}", length), [], 0
@@ -91,10 +92,10 @@ class _Cached:
 def training_batches(
     bounds: list[tuple[int, int]], frames: FrameBatches, seed: int, batch_size: int, step: int, workers: int
 ) -> Iterator[dict]:
-    """Endless batches from optimizer step `step` on, in LeRobot's own order, a function of (seed, epoch) alone.
+    """Endless batches from optimizer step `step` on, in LeRobot's own order, which depends on (seed, epoch) alone.
 
     Args:
-        bounds: first row and one past the last of each episode to train on.
+        bounds: first row and one past the last row of each episode to train on.
     """
     starts, ends = zip(*bounds, strict=True)
     sampler = EpisodeAwareSampler(starts, ends, shuffle=True, seed=seed)
@@ -106,7 +107,7 @@ def training_batches(
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=_outlive_a_stop_request,
-        generator=torch.Generator(),  # else every epoch draws from the stream of the flow noise, but not on resume
+        generator=torch.Generator(),  # else every epoch, and every resume, would draw from the stream of the flow noise
     )
     while True:
         yield from batches

@@ -1,15 +1,15 @@
 """The training itself: SmolVLA, alone or with a world modality, on LeRobot's own components.
 
-The update (`update_policy`), optimizer, scheduler, sampler, processors and checkpoint are LeRobot's; the loop is ours
-because LeRobot's takes neither another loader nor averaged weights, and its resume does not restore the run exactly.
+The update (`update_policy`), optimizer, scheduler, sampler, processors and checkpoint are LeRobot's. The loop is ours,
+because LeRobot's loop accepts neither another loader nor averaged weights, and does not resume a run exactly.
 
 Non-obvious behaviours:
 
-* The global torch RNG draws the flow noise. It is seeded again after the policy is built, so options that share a seed
-  see the same samples and the same noise, however many parameters each has.
-* A training in progress keeps its state in a folder of its own, replaced atomically; a training of the same spec and
-  inputs goes on from it and ends with the weights of an undisturbed run. A finished training's state is removed only
-  after its checkpoint has its final name: until then the state is all there is of hours of work.
+* The flow noise comes from torch's global RNG, which is seeded again after the policy is built. So options that share a
+  seed see the same samples and the same noise, however many parameters each has.
+* A training in progress keeps its state in a folder of its own and replaces it atomically. A training with the same
+  spec and inputs resumes from it and ends with the weights of an undisturbed run. The state of a finished training is
+  removed only after its checkpoint has its final name; until then it is the only result of hours of work.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from world_modality.progress import Progress
 from world_modality.training.loader import FrameBatches, training_batches
 from world_modality.training.warm_start import initial_policy, initial_processors, plain_config, world_config
 
-METRIC_BATCHES = 8  # batches on which a finished training is measured
+METRIC_BATCHES = 8  # batches on which a finished policy is measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +88,11 @@ class Averaged:
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """How a training runs; none of it changes the weights."""
+    """How a training runs; nothing here changes the weights."""
 
     save_every: int = 400  # updates between two saved training states
     cache_frames: bool = True  # keep every decoded image in memory
-    loader_workers: int = 0  # processes that load batches beside the training
+    loader_workers: int = 0  # processes that load batches in parallel with the training
 
 
 def train(
@@ -100,17 +100,18 @@ def train(
 ) -> Path:
     """Train `spec.option` with `seed` and write its checkpoint to `output`.
 
-    A training interrupted under the same spec and inputs goes on from its state in `training_dir`.
+    If a training with the same spec and inputs was interrupted, it resumes from its state in `training_dir`.
 
     Returns:
-        the file of its last state, to be removed (`remove_state`) once the checkpoint has its final name.
+        the file of its last state; `remove_state` should remove it once the checkpoint has its final name.
 
     Raises:
-        InputError: latents of another camera, dataset or window than the option asks for, a horizon beyond every
-            episode, a VLM that is no SmolVLM, a published policy that is not the spec's, or a device that is not there.
+        InputError: the latents have another camera, dataset or window than the option asks for; the horizon is longer
+            than every episode; the VLM is not a SmolVLM; the published policy is not the spec's; or the device is not
+            available.
         FloatingPointError: the loss is not finite.
     """
-    check_device(spec.device)  # LeRobot would take the CPU instead
+    check_device(spec.device)  # LeRobot would use the CPU instead
     _check_vlm(inputs.vlm)
     dataset = load_dataset(inputs.dataset)
     for key in spec.image_keys.values():
@@ -151,9 +152,9 @@ def train(
 
 
 def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, running) -> None:
-    """Take `spec.training.steps` updates and leave the averaged weights in the policy.
+    """Make `spec.training.steps` updates, then write the averaged weights to the policy.
 
-    Asked to stop (SIGTERM, SIGUSR1), it saves the state after the update under way and ends the process.
+    When asked to stop (SIGTERM, SIGUSR1), it finishes the current update, saves the state and ends the process.
     """
     options = spec.training
     optimizer, scheduler = _fused_adamw(run, policy)
@@ -162,8 +163,8 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
     if step:
         print(f"train {spec.option} seed {seed}: goes on after step {step}", file=sys.stderr, flush=True)
     precision = "bf16" if options.precision == "bf16" else "no"
-    accelerator = Accelerator(cpu=spec.device == "cpu", mixed_precision=precision)  # `update_policy` computes under it
-    # LeRobot's update fills in the last one wherever it sees a GPU, used or not.
+    accelerator = Accelerator(cpu=spec.device == "cpu", mixed_precision=precision)  # `update_policy` runs under it
+    # LeRobot's update sets the last meter whenever it sees a GPU, even one that is not used.
     meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")}
     tracker = MetricsTracker(
         options.batch_size, len(frames), len(bounds), meters, initial_step=step, accelerator=accelerator
@@ -190,13 +191,13 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
 
 
 def _fused_adamw(run: TrainPipelineConfig, policy):
-    """The optimizer and scheduler that LeRobot would build, but for AdamW's one kernel for all weights.
+    """The optimizer and scheduler that LeRobot would build, except that AdamW runs as one fused kernel for all weights.
 
-    On a CPU its updates take a fifth of the time. They round otherwise, so the weights are not those of the other
-    kernel.
+    On a CPU, fused updates take a fifth of the time. They round differently, so the weights are not those that the
+    other kernel would give.
     """
     settings = dataclasses.asdict(run.optimizer)
-    del settings["grad_clip_norm"]  # of the update, not of the optimizer
+    del settings["grad_clip_norm"]  # a setting of the update, not of the optimizer
     optimizer = torch.optim.AdamW(policy.get_optim_params(), **settings, fused=True)
     return optimizer, run.scheduler.build(optimizer, run.steps)
 
@@ -211,7 +212,7 @@ def _save_state(path: Path, step, policy, averaged, optimizer, scheduler) -> Non
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all(),
     }
-    while not path.parent.is_dir():  # another training that ends removes the folder above where it finds it empty
+    while not path.parent.is_dir():  # another training may end, find the folder above this one empty, and remove it
         with contextlib.suppress(FileNotFoundError):
             path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -219,14 +220,14 @@ def _save_state(path: Path, step, policy, averaged, optimizer, scheduler) -> Non
 
 
 def remove_state(path: Path) -> None:
-    """Remove a training's state, and the folder of all states where it was the last one."""
+    """Remove a training's state, and also the folder of all states if this was the last one."""
     shutil.rmtree(path.parent, ignore_errors=True)
     with contextlib.suppress(OSError):  # other trainings have states there
         path.parent.parent.rmdir()
 
 
 def _load_state(path: Path, policy, averaged, optimizer, scheduler) -> int:
-    """Restore a training in progress exactly; returns its number of steps, 0 where there is none."""
+    """Restore a training in progress exactly; returns the number of its last step, or 0 if there is no state."""
     if not path.exists():
         return 0
     content = torch.load(path, weights_only=True)
@@ -244,10 +245,10 @@ def _load_state(path: Path, policy, averaged, optimizer, scheduler) -> int:
 def measure(
     policy, preprocessor, frames: FrameBatches, bounds: list[tuple[int, int]], batch_size: int, seed: int
 ) -> dict:
-    """Losses on evenly spaced training frames under fixed noise and, with a world modality, whether it is alive.
+    """Losses on evenly spaced training frames under fixed noise and, with a world modality, whether it has an effect.
 
-    Returns `loss` (flow matching), and for a world option `world`: its losses beside copy-last's, |tanh(gate)| and the
-    RMS change of the normalized actions when the memory is zeroed.
+    Returns `loss` (flow matching) and, for a world option, `world`: its world loss and copy-last's, |tanh(gate)|, and
+    the RMS change of the normalized actions when the memory is zeroed.
     """
     set_seed(seed)
     policy.eval()
@@ -270,7 +271,7 @@ def measure(
     return {"loss": sums["loss"], "world": world | world_effect(policy, batches[0], noise)}
 
 
-# ---- what the training is told --------------------------------------------------------------------------------------
+# ---- the inputs, checked and recorded -------------------------------------------------------------------------------
 
 
 def _check_vlm(folder: Path) -> None:
@@ -281,7 +282,7 @@ def _check_vlm(folder: Path) -> None:
 
 
 def _check_horizon(spec: TrainSpec, bounds: list[tuple[int, int]]) -> None:
-    """Refuse a horizon whose last frame no episode has."""
+    """Refuse a horizon so long that no episode has its last frame."""
     longest = max(end - start for start, end in bounds)
     if spec.world and spec.world.horizon >= longest:
         raise InputError(
@@ -291,7 +292,7 @@ def _check_horizon(spec: TrainSpec, bounds: list[tuple[int, int]]) -> None:
 
 
 def _open_latents(spec: TrainSpec, inputs: TrainInputs, fingerprint: str) -> LatentTable | None:
-    """The latents of the option's cameras, each checked against what the option and the dataset say it must be."""
+    """The latents of the option's cameras, with each table checked against the option and the dataset."""
     if set(inputs.latents) != set(spec.cameras):
         given, wanted = sorted(inputs.latents) or "none", sorted(spec.cameras) or "none"
         raise InputError(f"option {spec.option} needs the latents of {wanted}, not of {given}")
@@ -311,8 +312,8 @@ def _open_latents(spec: TrainSpec, inputs: TrainInputs, fingerprint: str) -> Lat
 def _check_encoder(inputs: TrainInputs, tables: dict[str, LatentTable]) -> None:
     """Refuse latents that another encoder made.
 
-    Latents that say they were made from these very files need no more. Otherwise the weights themselves are loaded and
-    hashed, which takes long with a published encoder.
+    If the record of the latents names exactly these files, that is enough. Otherwise the weights themselves are loaded
+    and hashed, which is slow for a published encoder.
     """
     files = content_sha256(inputs.encoder)
     unsure = [camera for camera in tables if files not in _encoder_files(inputs.latents[camera])]
@@ -329,7 +330,7 @@ def _encoder_files(latents: Path) -> list[str | None]:
 
 
 def _pipeline_config(spec: TrainSpec, inputs: TrainInputs, seed: int, policy: SmolVLAConfig) -> TrainPipelineConfig:
-    """The training as LeRobot describes it; saved with the checkpoint as its `train_config.json`."""
+    """LeRobot's description of the training, which is saved with the checkpoint as `train_config.json`."""
     options = spec.training
     return TrainPipelineConfig(
         dataset=DatasetConfig(repo_id=inputs.dataset.name, root=str(inputs.dataset)),

@@ -1,4 +1,4 @@
-"""The manifest of an option's checkpoints: which seeds, what they were made from, what they reached."""
+"""The manifest of an option's checkpoints: their seeds, what each was made from, and what was measured on it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from world_modality.artifacts.files import file_sha256, write_json
 from world_modality.errors import InputError
 from world_modality.training.checkpoint import read_training
 
-SCHEDULE = ("learning_rate", "warmup_steps", "final_learning_rate")  # what an option may have of its own
+SCHEDULE = ("learning_rate", "warmup_steps", "final_learning_rate")  # what an option may set for itself
 
 
 def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
     """Join the `training.json` of each seed's checkpoint into `ckpt_<option>/manifest.json`.
 
     Raises:
-        InputError: a checkpoint lacks a file, is another option's, or its weights are not those its training
+        InputError: a checkpoint lacks a file, belongs to another option, or has other weights than its training
             recorded.
     """
     records = {}

@@ -1,15 +1,17 @@
-"""Where a training starts: at weights drawn from its seed, or at a published plain `smolvla` and its processors.
+"""Where a training starts: from weights drawn from its seed, or from a published plain `smolvla` and its processors.
 
-Of a published policy's configuration everything that shapes the network is kept, and its sizes must be those that the
-experiment's config says. A world option is the same plain policy with the world modality beside it, its gate at 0.
+A published policy keeps everything in its configuration that shapes the network, and its sizes must be those of the
+experiment's config. A world option is the same plain policy with the world modality added, and the gate at 0.
 
 Non-obvious behaviours of LeRobot and transformers:
-* `from_pretrained` is not strict: what is missing stays random, with a logged warning. Here every weight is counted.
-* A published config names what it was itself trained from (`pretrained_path`), which `make_policy` would load instead.
-* `num_vlm_layers: 0` is all the layers the VLM has: 32 in HuggingFaceVLA/smolvla_libero.
-* transformers builds parts of SmolVLA in the dtype that the VLM's `config.json` names, bfloat16 in the published one,
-  where small updates and averages are rounded away. Weights *stored* in bfloat16 do no harm: they fit float32.
-* The statistics a policy was trained with are part of it: with those of another dataset it acts in other units.
+* `from_pretrained` is not strict: missing weights stay random, with a logged warning. Here every weight is checked.
+* A published config names the policy it was itself trained from (`pretrained_path`), and `make_policy` would load that
+  policy instead.
+* `num_vlm_layers: 0` means all layers of the VLM: 32 in HuggingFaceVLA/smolvla_libero.
+* transformers builds parts of SmolVLA in the dtype that the VLM's `config.json` names. The published VLM names
+  bfloat16, in which small updates and averages are rounded away. Weights *stored* in bfloat16 do no harm, because
+  float32 can hold them.
+* The statistics a policy was trained with are part of it: with another dataset's statistics it acts in other units.
 """
 
 from __future__ import annotations
@@ -37,23 +39,23 @@ from world_modality.latents.table import LatentTable
 from world_modality.training.checkpoint import require_files
 
 PUBLISHED_FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
-SHOWN = 3  # names in a message, of each kind of weights that do not fit
+SHOWN = 3  # how many names an error message lists for each way in which weights do not fit
 
 
 # ---- configuration --------------------------------------------------------------------------------------------------
 
 
 def plain_config(spec: TrainSpec, vlm: Path, published: Path | None, meta: LeRobotDatasetMetadata) -> SmolVLAConfig:
-    """The policy without its world modality.
+    """The configuration of the policy without its world modality.
 
     Args:
         vlm: folder of the VLM's config, tokenizer and processor.
-        published: folder of the policy to start from, where the spec asks for one.
-        meta: of the demonstrations.
+        published: folder of the policy to start from, if the spec asks for one.
+        meta: metadata of the demonstrations.
 
     Raises:
-        InputError: a published policy is missing, not asked for, incomplete, no plain `smolvla`, of other sizes, or
-            made for other cameras, states or actions; the message names what.
+        InputError: a published policy is missing, not asked for, incomplete or not a plain `smolvla`, has other sizes,
+            or was made for other cameras, states or actions; the message names the offender.
     """
     if (spec.policy.source == "hub") != (published is not None):
         missing = "--policy is missing" if published is None else f"it takes no --policy {published}"
@@ -83,7 +85,7 @@ def plain_config(spec: TrainSpec, vlm: Path, published: Path | None, meta: LeRob
         pretrained_revision=None,
         vlm_model_name=str(vlm),
         load_vlm_weights=False,
-        n_action_steps=config.chunk_size,  # how many are executed is the evaluation's to say
+        n_action_steps=config.chunk_size,  # the evaluation decides how many of them are executed
         optimizer_lr=options.learning_rate,
         optimizer_weight_decay=options.weight_decay,
         optimizer_grad_clip_norm=options.grad_clip_norm,
@@ -94,7 +96,7 @@ def plain_config(spec: TrainSpec, vlm: Path, published: Path | None, meta: LeRob
 
 
 def world_config(plain: SmolVLAConfig, spec: TrainSpec, encoder: Path, latents: LatentTable) -> SmolVLAWorldConfig:
-    """A plain policy's configuration with the option's world modality."""
+    """A plain policy's configuration, extended by the option's world modality."""
     world = spec.world
     return SmolVLAWorldConfig(
         **{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)},
@@ -138,7 +140,7 @@ def _check_sizes(config: SmolVLAConfig, spec: TrainSpec, vlm: Path, published: P
 
 
 def _check_features(config: SmolVLAConfig, spec: TrainSpec, meta: LeRobotDatasetMetadata, published: Path) -> None:
-    """Hold what a policy sees and does to the experiment: a rollout can give it these two cameras and no other."""
+    """Compare the policy's cameras, state and action with the experiment's: a rollout has these two cameras alone."""
     seen, cameras = sorted(seen_image_keys(config)), sorted(spec.image_keys.values())
     if seen != cameras:
         raise InputError(f"{published}: sees {', '.join(seen)}, the experiment's image_keys are {', '.join(cameras)}")
@@ -152,10 +154,10 @@ def _check_features(config: SmolVLAConfig, spec: TrainSpec, meta: LeRobotDataset
 
 
 def initial_policy(config: SmolVLAConfig, published: Path | None, meta: LeRobotDatasetMetadata) -> SmolVLAPolicy:
-    """The policy a training starts from, in float32; what is not published is drawn from torch's global stream.
+    """The policy a training starts from, in float32; weights that are not published come from torch's global RNG.
 
     Raises:
-        InputError: the VLM's config asks for other weights than float32, or the published weights are not exactly
+        InputError: the VLM's config asks for weights other than float32, or the published weights are not exactly
             those of the plain policy.
     """
     policy = make_policy(config, ds_meta=meta)
@@ -171,8 +173,9 @@ def initial_policy(config: SmolVLAConfig, published: Path | None, meta: LeRobotD
 def _load_weights(policy: SmolVLAPolicy, path: Path) -> None:
     """Load all of a plain policy's weights and buffers, and nothing else, whatever dtype they are stored in.
 
-    Tied weights share memory: a file may hold them under one of their names. Under several it must hold one value, for
-    the last one read would be taken for all. Buffers that are no part of a state dict follow from the configuration.
+    Tied weights share memory, so a file may hold them under only one of their names. If it holds them under several,
+    the values must be equal, because the last one read would be used for all. Buffers that are not part of a state dict
+    follow from the configuration.
     """
     stored = load_file(path, device=policy.config.device)
     wanted = {name: value for name, value in policy.state_dict().items() if not name.startswith(WORLD_MODULES)}
