@@ -4,8 +4,8 @@ A score statistic says which outcomes are further out, but its normal approximat
 order is kept and its p-value is computed: the probability, under the hypothesis, of an outcome at least as far out as
 the observed one. That probability depends on a *nuisance*, which the hypothesis leaves open (the share of discordant
 pairs; the reference's success rate). The p-value is the largest probability for any value of it that the observed
-outcome leaves possible, plus `DOUBT` for all others (R. L. Berger, D. D. Boos, Journal of the American Statistical
-Association 89 (1994) 1012-1016).
+outcome leaves possible, plus a small `doubt` for all other values (R. L. Berger, D. D. Boos, Journal of the American
+Statistical Association 89 (1994) 1012-1016).
 
 Outcomes are ordered by the end of the score interval, one order for every hypothesis. So the p-value is monotone in the
 hypothesis, and the end of the exact interval is where it equals the level (R. J. Buehler, ibid. 52 (1957) 482-493). A
@@ -24,7 +24,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from world_modality.decision.pairs import Side
 
-DOUBT = 1e-4  # chance that the nuisance lies outside the range in which the largest probability is looked for
+DOUBT = 0.002  # share of the level that is spent on a nuisance outside the range that is searched
 TIE = 1e-7  # statistics this close to each other are equal: what is left between them is rounding
 
 
@@ -47,13 +47,15 @@ class OneSided:
 
     Args:
         nuisance: (n,) the values of it that the observed outcome leaves possible.
+        doubt: chance that its true value is not among them.
     """
 
     tail: Tail
     nuisance: np.ndarray
+    doubt: float
 
     def p_value(self, bound: float) -> float:
-        return min(1.0, DOUBT + self._chance(bound))
+        return min(1.0, self.doubt + self._chance(bound))
 
     def limit(self, level: float) -> float:
         """The largest difference that is not rejected at a level; 1 where all are possible.
@@ -61,7 +63,7 @@ class OneSided:
         The value of the nuisance at which the tail's probability is largest hardly moves: the root is found for one
         value, and again where another one then has the larger probability.
         """
-        level -= DOUBT
+        level -= self.doubt
         low, high, guess = -1.0, 1.0, self.tail.limit  # the probability is above the level at low, and not at high
         if self._chance(high) > level:
             return high
@@ -133,15 +135,15 @@ def binomial_weights(number: int, shares: np.ndarray) -> tuple[np.ndarray, np.nd
     return counts, np.where(beyond, 0.0, np.exp(weights))
 
 
-def possible_shares(count, total: float, grid: np.ndarray) -> np.ndarray:
-    """Where in a sorted grid a true share can lie that was seen `count` times of `total`, but for `DOUBT`.
+def possible_shares(count, total: float, grid: np.ndarray, doubt: float) -> np.ndarray:
+    """Where in a sorted grid a true share can lie that was seen `count` times of `total`, but for a chance of `doubt`.
 
     The interval of Clopper and Pearson, widened to the next points of the grid.
 
     Returns:
         (..., grid) bool, for a count of shape (...).
     """
-    low, high = proportion_confint(np.minimum(count, total), total, alpha=DOUBT, method="beta")
+    low, high = proportion_confint(np.minimum(count, total), total, alpha=doubt, method="beta")
     first = np.asarray(np.searchsorted(grid, low, "right") - 1)[..., None]
     last = np.asarray(np.searchsorted(grid, high, "left"))[..., None]
     return (np.arange(len(grid)) >= first) & (np.arange(len(grid)) <= last)

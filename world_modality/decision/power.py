@@ -25,6 +25,7 @@ class Truth:
     @classmethod
     def plausible(cls, difference: float, discordance: float) -> Truth:
         """With a given discordance, or the least that a difference needs."""
+        difference = max(-1.0, min(1.0, difference))
         return cls(difference, max(discordance, abs(difference)))
 
     @classmethod
@@ -64,8 +65,8 @@ def critical_limits(pairs: int, bound: float, level: float) -> np.ndarray:
     z, grid = float(special.ndtri(1 - level)), share_grid(pairs)
     limits = bound + np.linspace(-2, 1, max(24, 2000 // pairs)) / pairs
     sizes = np.array([PairedTail.below(limit, pairs, z).chances(bound, grid) for limit in limits])  # (limits, grid)
-    possible = possible_shares(np.arange(pairs + 1), pairs, grid)  # (pairs + 1, grid)
-    kept = DOUBT + np.where(possible[:, None], sizes, 0).max(axis=2) <= level  # (pairs + 1, limits)
+    possible = possible_shares(np.arange(pairs + 1), pairs, grid, DOUBT * level)  # (pairs + 1, grid)
+    kept = DOUBT * level + np.where(possible[:, None], sizes, 0).max(axis=2) <= level  # (pairs + 1, limits)
     return np.where(kept, limits, -1.0).max(axis=1)
 
 
@@ -112,5 +113,5 @@ def pairs_to_settle(discordance: float, margin: float, level: float, power: floa
         middle = (few + enough) // 2
         few, enough = (few, middle) if settles(middle, exactly=False) else (middle, enough)
     while enough <= CALIBRATED and not settles(enough, exactly=True):
-        enough += max(1, enough // 50)
+        enough += max(1, enough // 25)
     return enough

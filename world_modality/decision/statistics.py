@@ -26,7 +26,7 @@ from scipy import optimize, special
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from world_modality.decision.exact import TIE, ExactTest, OneSided, binomial_weights, possible_shares, share_grid
+from world_modality.decision.exact import DOUBT, TIE, ExactTest, OneSided, binomial_weights, possible_shares, share_grid
 from world_modality.decision.pairs import Differences, design_effect
 from world_modality.decision.sequential import SequentialTest
 
@@ -138,11 +138,11 @@ def paired_test(difference: Differences, order: float) -> ExactTest:
     """
     wins, losses, pairs = difference.effective
     whole, z = max(1, int(pairs + 1e-9)), float(special.ndtri(1 - order))
-    grid = share_grid(whole)
-    shares = grid[possible_shares(wins + losses, whole, grid)]
+    grid, doubt = share_grid(whole), DOUBT * order
+    shares = grid[possible_shares(wins + losses, whole, grid, doubt)]
 
     def below(wins: float, losses: float) -> OneSided:
-        return OneSided(PairedTail.below(score_limit(wins, losses, pairs, z), whole, z), shares)
+        return OneSided(PairedTail.below(score_limit(wins, losses, pairs, z), whole, z), shares, doubt)
 
     return ExactTest(below=below(wins, losses), mirrored=below(losses, wins))
 

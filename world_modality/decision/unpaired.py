@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from world_modality.decision.exact import TIE, ExactTest, OneSided, binomial_weights, possible_shares, share_grid
+from world_modality.decision.exact import DOUBT, TIE, ExactTest, OneSided, binomial_weights, possible_shares, share_grid
 
 Counted = tuple[int, int]  # successes, episodes
 
@@ -105,6 +105,6 @@ def unpaired_test(option: Counted, reference: Counted, order: float) -> ExactTes
     def below(option: Counted, reference: Counted) -> OneSided:
         tail = UnpairedTail.below(score_limit(option, reference, z), option[1], reference[1], z)
         grid = share_grid(option[1] + reference[1])
-        return OneSided(tail, grid[possible_shares(*reference, grid)])
+        return OneSided(tail, grid[possible_shares(*reference, grid, DOUBT * order)], DOUBT * order)
 
     return ExactTest(below=below(option, reference), mirrored=below(reference, option))

@@ -305,7 +305,7 @@ class Decision(Tree):
     min_baseline_success: Fraction = Field(description="below this pooled pickup success of the baseline: VOID")
     confidence: float = Field(
         gt=0.5,
-        lt=1,
+        le=0.999,
         description="of all intervals; a verdict is read off one end of an interval, so it is false at most half as "
         "often as the interval misses",
     )

@@ -20,6 +20,6 @@ def test_no_probability_peaks_between_two_points_of_the_grid(pairs):
 def test_the_range_of_a_nuisance_holds_the_share_that_was_seen():
     grid = share_grid(40)
     for count in (0, 1, 17, 40):
-        kept = grid[possible_shares(count, 40, grid)]
+        kept = grid[possible_shares(count, 40, grid, 1e-4)]
         assert kept[0] <= count / 40 <= kept[-1]
         assert len(kept) < len(grid)
