@@ -165,4 +165,4 @@ def test_the_lock_of_a_killed_run_is_removed_and_that_of_a_living_one_is_not(tmp
     finally:
         living.kill()
     assert bool(ended.returncode) == bool(left)
-    assert ("Snakemake is at work here already" in ended.stderr) == bool(left)
+    assert ("Snakemake is already running here" in ended.stderr) == bool(left)

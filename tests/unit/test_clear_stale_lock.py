@@ -49,6 +49,6 @@ def test_one_of_ours_in_another_folder_holds_none_either(clear, tmp_path):
 
 @pytest.mark.parametrize(("user", "folder"), [(OURS, None), (OURS, "work"), (ANOTHER, "work")])
 def test_the_lock_of_one_that_may_be_at_work_here_stays(clear, tmp_path, user, folder):
-    with pytest.raises(ValueError, match=r"Snakemake is at work here already \(process 7\)"):
+    with pytest.raises(ValueError, match=r"Snakemake is already running here \(process 7\)"):
         clear(user, folder and tmp_path / folder)
     assert (tmp_path / "work/.snakemake/locks/0.input.lock").exists()
