@@ -207,18 +207,18 @@ def why(smoke, tmp_path, edit):
 @pytest.mark.parametrize(
     ("edit", "cause"),
     [
-        ({"world": {"horizon": 4}}, "world.horizon was 8, is 4"),
-        ({"world": {"window": 2}}, "world.window was 4, is 2"),
-        ({"training": {"learning_rate": 1e-3}}, "training.learning_rate was 0.0015, is 0.001"),
-        ({"decision": {"margin": 0.05}}, "decision.margin was 0.1, is 0.05"),
-        ({"options": {"A": {"label": "else"}}}, "options.A.label was predicted futures of the wrist camera, is else"),
-        ({"evaluation": {"video_size": 96}}, "evaluation.video_size was 64, is 96"),
-        ({"evaluation": {"horizon": 30}}, "evaluation.horizon was 20, is 30"),
-        ({"simulation": {"settle_steps": 3}}, "simulation.settle_steps was 10, is 3"),
+        ({"world": {"horizon": 4}}, "world.horizon was 8, is now 4"),
+        ({"world": {"window": 2}}, "world.window was 4, is now 2"),
+        ({"training": {"learning_rate": 1e-3}}, "training.learning_rate was 0.0015, is now 0.001"),
+        ({"decision": {"margin": 0.05}}, "decision.margin was 0.1, is now 0.05"),
+        ({"options": {"A": {"label": "new"}}}, "options.A.label was predicted futures of the wrist camera, is now new"),
+        ({"evaluation": {"video_size": 96}}, "evaluation.video_size was 64, is now 96"),
+        ({"evaluation": {"horizon": 30}}, "evaluation.horizon was 20, is now 30"),
+        ({"simulation": {"settle_steps": 3}}, "simulation.settle_steps was 10, is now 3"),
         ({"evaluation": {"episodes": 4}}, "it has never been made"),
-        ({"budget": {"gpus": 2}}, "budget.gpus was 1, is 2"),
-        ({"costs": COSTS}, f"costs.ckpt_A/seed_0.hours was not there, is {float(COSTS['smoke']['train']['one'])}"),
-        ({"figures": {"pickup_color": "#123456"}}, "figures.pickup_color was #000000, is #123456"),
+        ({"budget": {"gpus": 2}}, "budget.gpus was 1, is now 2"),
+        ({"costs": COSTS}, f"costs.ckpt_A/seed_0.hours was not there, is now {float(COSTS['smoke']['train']['one'])}"),
+        ({"figures": {"pickup_color": "#123456"}}, "figures.pickup_color was #000000, is now #123456"),
     ],
 )
 def test_the_plan_names_the_key(smoke, tmp_path, edit, cause):
@@ -226,7 +226,7 @@ def test_the_plan_names_the_key(smoke, tmp_path, edit, cause):
 
 
 def test_nothing_to_do_is_said_so(smoke, tmp_path):
-    assert why(smoke, tmp_path, {}) == "Nothing would run: all is as it should be.\n"
+    assert why(smoke, tmp_path, {}) == "Nothing would run: everything is up to date.\n"
 
 
 def test_the_plan_names_a_file_that_was_deleted_or_edited(smoke, tmp_path):
@@ -241,7 +241,7 @@ def test_the_plan_names_a_file_that_was_deleted_or_edited(smoke, tmp_path):
 
 def test_the_plan_says_what_the_branch_still_hides(smoke, tmp_path):
     text = why(smoke, tmp_path, {"decision": {"wrist_experiment": "if_world_hurts"}, "training": {"steps": 13}})
-    hidden = text.partition("Hidden until judge_pickup has chosen the branch")[2]
+    hidden = text.partition("Unknown until judge_pickup has chosen the branch")[2]
     assert "results/ckpt_A/seed_0" in hidden
     assert "results/eval_A_0.json" in hidden
     assert "ckpt_E0" not in hidden
@@ -250,4 +250,4 @@ def test_the_plan_says_what_the_branch_still_hides(smoke, tmp_path):
 def test_the_program_says_why(smoke):
     command = [sys.executable, REPOSITORY / "scripts/tools/why.py", "--directory", smoke, "--configfile", SMOKE]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.stdout == "Nothing would run: all is as it should be.\n", run.stderr
+    assert run.stdout == "Nothing would run: everything is up to date.\n", run.stderr
