@@ -1,4 +1,4 @@
-"""On a finished experiment an edit makes anew exactly what depends on it: real dry runs, by Snakemake's own memory."""
+"""In a finished experiment, an edit rebuilds exactly what depends on it: real dry runs, by Snakemake's own records."""
 
 import fnmatch
 import re
@@ -20,7 +20,7 @@ SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 ALL = {"E0", "E2", "E2-zero", "S0", "A"}
 END = {"decision.json", "decision.txt", "figures/success.svg"}
 WORLD = {"E2", "A", "E9"}
-COSTS = {"smoke": default_config()["costs"]["full"]}  # those of its scale are not known
+COSTS = {"smoke": default_config()["costs"]["full"]}  # costs.yaml has none for this scale
 FIGURES = {f"figures/{name}.svg" for name in ("success", "attention", "prophet")}
 DRAWN = FIGURES | {"figures/plan.svg"}
 PICKUP = {"pickup.json", "figures/plan.svg"}  # and plan.json between the two
@@ -154,11 +154,11 @@ def test_an_edit_of_a_module_plans_what_it_makes(smoke, checkout, module, expect
         path.write_text(code)
 
 
-# ---- more of what is there ------------------------------------------------------------------------------------------
+# ---- additions to what is there -------------------------------------------------------------------------------------
 
 
 def test_a_new_option_is_one_row_and_retrains_nothing(smoke, tmp_path, environment):
-    """The wrist with a window of 8, evaluated for real beside what is there; then E0 with a second training seed."""
+    """The wrist with a window of 8, evaluated for real next to what is there; then E0 with a second training seed."""
     shutil.copytree(smoke, tmp_path / "runs", copy_function=shutil.copy2)
     results = tmp_path / "runs/results"
     there = trained(results)
@@ -225,7 +225,7 @@ def test_the_plan_names_the_key(smoke, tmp_path, edit, cause):
     assert f"Because {cause}:" in why(smoke, tmp_path, edit)
 
 
-def test_nothing_to_do_is_said_so(smoke, tmp_path):
+def test_the_plan_says_so_if_there_is_nothing_to_do(smoke, tmp_path):
     assert why(smoke, tmp_path, {}) == "Nothing would run: everything is up to date.\n"
 
 
@@ -239,7 +239,7 @@ def test_the_plan_names_a_file_that_was_deleted_or_edited(smoke, tmp_path):
         figure.write_bytes(kept)
 
 
-def test_the_plan_says_what_the_branch_still_hides(smoke, tmp_path):
+def test_the_plan_lists_what_the_branch_may_still_add(smoke, tmp_path):
     text = why(smoke, tmp_path, {"decision": {"wrist_experiment": "if_world_hurts"}, "training": {"steps": 13}})
     hidden = text.partition("Unknown until judge_pickup has chosen the branch")[2]
     assert "results/ckpt_A/seed_0" in hidden

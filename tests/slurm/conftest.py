@@ -24,7 +24,7 @@ class Job:
 
     @property
     def state(self):
-        """As accounting has it, without who cancelled it (`CANCELLED by 0`)."""
+        """As accounting has it, without the user who cancelled the job (`CANCELLED by 0`)."""
         return next(iter(slurm("sacct", "-X", "-n", "-P", "-j", self.id, "-o", "State").split()), "UNKNOWN")
 
     @property
@@ -32,7 +32,7 @@ class Job:
         return self.log.read_text() if self.log.exists() else ""
 
     def until(self, *states, within=20):
-        """The first of these states that it is in; fails, with what the job said, if it is in none in time."""
+        """Wait for one of these states and return it; fails, with the job's output, if none is reached in time."""
         self._until(lambda: self.state in states, within, " or ".join(states))
         return self.state
 
@@ -45,13 +45,13 @@ class Job:
     def _until(self, happened, within, what):
         limit = time.monotonic() + within
         while not happened():
-            assert time.monotonic() < limit, f"job {self.id} is {self.state}, not {what}. It said:\n{self.output}"
+            assert time.monotonic() < limit, f"job {self.id} is {self.state}, not {what}. Its output:\n{self.output}"
             time.sleep(0.3)
 
 
 @pytest.fixture(scope="session")
 def cluster():
-    """The cluster, up; it is taken down again unless it was up before."""
+    """The running cluster; it is stopped afterwards, unless it was running before."""
     was_up = subprocess.run([SCRIPT, "status"], capture_output=True, check=False).returncode == 0
     subprocess.run([SCRIPT, "up"], check=True)
     yield slurm

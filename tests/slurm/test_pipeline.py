@@ -18,12 +18,12 @@ SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 ON_GPU = {"encode_latents", "train_policy", "evaluate_policy", "record_videos"}
 CHECKPOINTS = ("results/ckpt_E0/seed_0", "results/ckpt_E2/seed_0")
 SHORT = {"training": {"steps": 600, "save_every": 10}}
-LONG = {"training": {"steps": 1800, "save_every": 10}}  # still at it when SLURM looks at time limits, every 30 seconds
-PATIENCE = 900  # seconds a run may take; the test fails where it takes longer
+LONG = {"training": {"steps": 1800, "save_every": 10}}  # still running when SLURM checks time limits, every 30 seconds
+PATIENCE = 900  # seconds a run may take; the test fails if it takes longer
 
 
 class Run:
-    """A run of Snakemake with the profile, as it is typed in a clone, in a folder of its own."""
+    """A run of Snakemake with the profile, started as in a clone, in its own folder."""
 
     def __init__(self, cluster, environment, directory, *targets, overlay=None, options=()):
         self.slurm, self.directory, self.log = cluster, directory, directory / "run.log"
@@ -41,7 +41,7 @@ class Run:
         assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-8000:]
 
     def until(self, happened, what, within=180):
-        """The first truth that `happened` tells; fails, with what Snakemake said, where there is none in time."""
+        """Wait until `happened()` is true, and return it; fails, with Snakemake's output, if that takes too long."""
         limit = time.monotonic() + within
         while not (truth := happened()):
             assert time.monotonic() < limit, f"not {what} within {within} s: {self.log.read_text()[-5000:]}"
@@ -54,7 +54,7 @@ class Run:
         return {comment: job for folder, comment, job in lines if folder == str(self.directory)}
 
     def ended(self, rule):
-        """What accounting has of its jobs of a rule that have ended, in the order they were submitted."""
+        """What accounting has about its ended jobs of a rule, in the order in which they were submitted."""
         fields = "JobID,State,TimelimitRaw,ReqMem,Partition,ReqTRES,Comment,WorkDir"
         lines = self.slurm("sacct", "-X", "-D", "-n", "-P", "-S", "now-3hours", "-o", fields).splitlines()
         rows = [dict(zip(fields.split(","), line.split("|"), strict=True)) for line in lines]
@@ -67,7 +67,7 @@ class Run:
         return next(job for comment, job in self.queued().items() if f"train_policy_wildcards_{option}" in comment)
 
     def is_at_work(self):
-        """Whether a program of its rules runs, on whatever node: all are on this machine."""
+        """Whether a program of its rules runs on any node: all nodes are on this machine."""
         return any(
             folder == str(self.directory) and "--output" in command
             for folder, command in map(where_and_what, Path("/proc").glob("[0-9]*"))
@@ -104,7 +104,7 @@ def start(cluster, environment):
 
 @pytest.fixture(scope="module")
 def on_cluster(start, tmp_path_factory):
-    """The smoke experiment, made by the cluster from nothing."""
+    """The smoke experiment, run on the cluster from scratch."""
     run = start(tmp_path_factory.mktemp("cluster"), "results/decision.txt", "results/videos/E0/task_0")
     run.ends_well()
     return run
@@ -132,7 +132,7 @@ def test_the_decision_is_that_of_a_run_without_the_cluster(on_cluster, smoke):
     ]
 
 
-def test_every_job_ran_on_the_cluster_at_once_and_gpus_only_where_they_are_used(on_cluster):
+def test_every_job_succeeded_on_the_cluster_the_first_time_and_got_a_gpu_only_if_it_uses_one(on_cluster):
     jobs = on_cluster.ended("")
     assert {job["State"] for job in jobs} == {"COMPLETED"}
     rules = {job["Comment"].removeprefix("rule_").split("_wildcards_")[0]: job for job in jobs}
@@ -146,7 +146,7 @@ def test_jobs_get_the_processors_that_the_profile_asks_for(on_cluster):
     assert {"cpu=8" in job["ReqTRES"] for job in on_cluster.ended("train_policy")} == {True}
 
 
-def test_the_profile_s_own_experiment_is_the_full_one(environment, tmp_path):
+def test_the_profile_chooses_the_full_experiment(environment, tmp_path):
     command = [Path(sys.executable).with_name("snakemake"), "--profile", "slurm", "--directory", tmp_path]
     command += ["--dry-run", "--", "results/decision.txt"]
     ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
@@ -158,7 +158,7 @@ def preflight(start, folder, mem_mb):
     return start(folder, "preflight", options=["--retries", "0", "--set-resources", *asked])
 
 
-def test_preflight_passes_where_a_node_has_what_jobs_ask_for(start, tmp_path):
+def test_preflight_passes_if_a_node_has_what_jobs_ask_for(start, tmp_path):
     run = preflight(start, tmp_path, 4000)
     run.ends_well()
     assert "rendering: egl: two images" in run.log.read_text()
@@ -176,13 +176,13 @@ def test_preflight_finds_a_node_that_claims_more_memory_than_it_has(start, tmp_p
 
 @pytest.fixture(scope="module")
 def disturbed(start, finished, submit, cluster):
-    """Two trainings side by side, both preempted; then one that reaches its time limit as well."""
+    """Two trainings at the same time, both preempted; then one of them reaches its time limit as well."""
     run = start(finished(), *CHECKPOINTS, overlay=LONG)
     jobs = {run.training(option) for option in ("E0", "E2")}
     urgent = submit("true", "--partition=gpu", "--gres=gpu:2", "--qos=urgent")
     assert urgent.until("COMPLETED", within=60) == "COMPLETED"
     again = {run.training(option) for option in ("E0", "E2")}
-    assert again == jobs, "a preempted job has gone back to the queue under the number it had"
+    assert again == jobs, "a preempted job goes back to the queue under its old number"
     cluster("scontrol", "update", f"JobId={run.training('E0')}", "EndTime=now")  # limits are whole minutes
     run.ends_well()
     return run
@@ -205,7 +205,7 @@ def test_a_training_that_was_cut_off_ends_with_the_weights_of_an_undisturbed_one
 
 
 @pytest.mark.parametrize("option", ["E0", "E2"])
-def test_it_goes_on_where_it_was(disturbed, option):
+def test_the_training_went_on_from_its_saved_state(disturbed, option):
     assert "goes on after step" in (disturbed.directory / f"logs/train_policy/{option}_seed_0.log").read_text()
 
 
@@ -215,11 +215,11 @@ def test_a_training_at_its_time_limit_is_submitted_again_with_more_time(disturbe
     assert limits[-1][1] == 2 * 720
 
 
-# ---- whatever else happens to jobs ----------------------------------------------------------------------------------
+# ---- what else can happen to jobs -----------------------------------------------------------------------------------
 
 
 def check_at_rest(run):
-    """None of its programs runs any more, and everything they left under a final name is whole."""
+    """None of its programs runs any more, and everything they left under a final name is complete."""
     run.until(lambda: not run.is_at_work(), "at rest")
     assert not (run.results / "ckpt_E0/seed_0").exists()
     assert [problem for _, problems in verify(run.results) for problem in problems] == []
@@ -235,7 +235,7 @@ def test_a_job_that_ran_out_of_memory_is_submitted_again_with_more(start, finish
     assert jobs[-1]["State"] == "COMPLETED"
 
 
-def test_a_training_that_is_cancelled_saves_its_state_when_slurm_says_so(start, finished, cluster):
+def test_a_cancelled_training_saves_its_state_when_slurm_signals_it(start, finished, cluster):
     run = start(finished(), "results/ckpt_E0/seed_0", overlay={"training": {"steps": 600, "save_every": 10**6}})
     log = run.directory / "logs/train_policy/E0_seed_0.log"
     run.until(lambda: log.exists() and "/600  loss" in log.read_text(), "training")
@@ -245,7 +245,7 @@ def test_a_training_that_is_cancelled_saves_its_state_when_slurm_says_so(start, 
     assert "goes on after step" in log.read_text()
 
 
-def test_a_node_that_goes_down_leaves_nothing_half_written_and_its_job_is_done_after_all(start, finished, cluster):
+def test_a_node_that_goes_down_leaves_nothing_half_written_and_its_job_is_finished_later(start, finished, cluster):
     run = start(finished(), "results/ckpt_E0/seed_0", overlay=SHORT)
     run.training("E0")
     cluster("scontrol", "update", "NodeName=loopback", "State=down", "Reason=test")
