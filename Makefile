@@ -1,4 +1,4 @@
-# Every command sets up first what it lacks; a finished set-up is recognised at once.
+# Every command first sets up what is missing; a finished set-up is recognised at once.
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,38 +6,38 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 TIERS ?= unit dag e2e slurm
-# MuJoCo draws without a display; a spinning OpenMP thread would take the core of the job beside it.
+# Render without a display, and let waiting OpenMP threads sleep: a spinning one would take the core of another job.
 export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup decision why verify costs test lint dag lock clean slurm-up slurm-down
 
-help:  ## this list
+help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup:  ## system packages, .venv with the locked versions, LIBERO's assets
+setup:  ## install system packages, .venv with the locked versions, LIBERO's assets
 	@bash envs/setup.sh
 
-decision: setup  ## the whole experiment, ending in results/decision.txt and its figures
+decision: setup  ## run the whole experiment, up to results/decision.txt and its figures
 	@python scripts/tools/clear_stale_lock.py
 	@snakemake --quiet host reason --keep-going -- all
 	@printf '\n'; cat results/decision.txt
 
-why: setup  ## what would be made anew, and because of which key, source or file
+why: setup  ## say what would run, and because of which key, source or file
 	@python scripts/tools/why.py
 
-verify: setup  ## check every artifact in results/ against what it says it was made from
+verify: setup  ## check every artifact in results/ against its record of what it was made from
 	@snakemake --quiet all -- verify
 
-costs: setup  ## experiments/costs.yaml from what the last run took, to read and commit; ON="one H100"
+costs: setup  ## write what the last run took to experiments/costs.yaml, to read and commit; ON="one H100"
 	@python scripts/tools/write_costs.py --on "$(ON)"
 	@cat experiments/costs.yaml
 
-test: setup  ## lint, then every test, tier by tier; TIERS="unit" for some of them
+test: setup  ## run lint, then every test, tier by tier; TIERS="unit" runs only some
 	@bash tests/run_tiers.sh $(TIERS)
 
-lint: setup  ## formatting, static checks, module order, Snakemake's lint, schema drift
+lint: setup  ## check formatting, code, module order, rules (Snakemake's lint) and schemas
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile rules
@@ -45,7 +45,7 @@ lint: setup  ## formatting, static checks, module order, Snakemake's lint, schem
 	python scripts/tools/write_schemas.py --check
 	snakemake --lint
 
-dag: setup  ## results/dag.svg and results/rulegraph.svg, both branches of the tree included
+dag: setup  ## draw results/dag.svg and results/rulegraph.svg, with both branches of the tree
 	@mkdir -p results
 	@for graph in dag rulegraph; do \
 	  snakemake --$$graph --forceall --quiet all --configfile experiments/both_branches.yaml >results/$$graph.dot; \
@@ -54,10 +54,10 @@ dag: setup  ## results/dag.svg and results/rulegraph.svg, both branches of the t
 	  echo results/$$graph.svg; \
 	done
 
-slurm-up:  ## a SLURM cluster on this machine, to try `--profile slurm` on
+slurm-up:  ## start a SLURM cluster on this machine, to try `--profile slurm` on
 	@bash tests/slurm/cluster.sh up
 
-slurm-down:  ## stop it
+slurm-down:  ## stop that cluster
 	@bash tests/slurm/cluster.sh down
 
 lock: setup  ## resolve pyproject.toml again into envs/ (UPGRADE=--upgrade for newer versions)

@@ -27,7 +27,7 @@ configfile: f"{workflow.basedir}/experiments/commits.yaml"
 try:
     experiment = load_experiment(config)
 except ConfigError as error:
-    sys.exit(f"error: {error}")  # without the lines of this file, which is not to blame
+    sys.exit(f"error: {error}")  # no traceback, because this file is not to blame
 
 
 onstart:

@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# Prepares this checkout (run by `make setup`): system packages, .venv as envs/requirements.lock has it, LIBERO's files.
+# Prepares this checkout (run by `make setup`): system packages, .venv with the locked versions, LIBERO's files.
 #
-# Every step looks at what is there and does the rest, so a finished set-up is recognised at once and an interrupted one
-# is finished by the next run. The tools' own output goes to logs/setup.log.
+# Every step does only what is missing. So a finished set-up is recognised at once, and the next run finishes an
+# interrupted one. The tools' own output goes to logs/setup.log.
 #
 # Non-obvious behaviours
-# * pyenv puts a `python3.12` on PATH that only says it is not selected: candidates are run, not looked up.
-# * uv takes a package for installed once its metadata are there, which may be before its files: an environment whose
-#   installation was interrupted is made anew (from uv's cache, so in seconds).
-# * uv does not read pip's settings; a machine that reaches its index through them needs them passed on.
-# * `import libero` asks on stdin where no config.yaml is found, and its `assets` key is ignored: the meshes come in
-#   wheels of their own and are linked to the place where LIBERO looks.
+# * pyenv puts a `python3.12` on PATH that may only print that it is not selected, so each candidate is run to check it.
+# * uv considers a package installed once its metadata are there, which may be before its files. So an environment whose
+#   installation was interrupted is rebuilt (from uv's cache, so in seconds).
+# * uv does not read pip's settings, so they are passed on: some machines reach their index only through them.
+# * `import libero` asks a question on stdin if it finds no config.yaml, and it ignores that file's `assets` key. The
+#   meshes come in separate wheels, so they are linked to the place where LIBERO looks.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly venv=$PWD/.venv lock=envs/requirements.lock log=logs/setup.log
 readonly complete=$venv/.setup-complete installing=$venv/.setup-installing
-# Rendering without a display or a GPU (EGL on Mesa), video decoding (torchcodec), drawing of graphs.
+# For rendering without a display or a GPU (EGL on Mesa), decoding videos (torchcodec) and drawing graphs.
 readonly system_packages=(libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libglu1-mesa ffmpeg graphviz)
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
 
-logged() {  # COMMAND...: runs it quietly; where it fails, shows the end of what it said
-  "$@" >>"$log" 2>&1 || { tail -n 15 "$log" >&2; fail "failed: $* (all of its output: $log)"; }
+logged() {  # COMMAND...: runs it quietly; if it fails, shows the end of its output
+  "$@" >>"$log" 2>&1 || { tail -n 15 "$log" >&2; fail "failed: $* (its full output: $log)"; }
 }
 
 is_python312() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; }
@@ -42,8 +42,8 @@ missing_packages() {
 apt_install() {  # PACKAGE...
   local as_root=()
   if ((EUID != 0)); then
-    command -v sudo >/dev/null || fail "neither root nor sudo; have someone run: apt-get install $*"
-    sudo -v || fail "sudo was refused; have someone run: apt-get install $*"
+    command -v sudo >/dev/null || fail "this needs root or sudo; have someone run as root: apt-get install $*"
+    sudo -v || fail "sudo was refused; have someone run as root: apt-get install $*"
     as_root=(sudo)
   fi
   "${as_root[@]}" apt-get update >>"$log" 2>&1 || say "warning: apt-get update did not reach every archive ($log)"
@@ -52,7 +52,7 @@ apt_install() {  # PACKAGE...
 
 install_system_packages() {
   if ! command -v apt-get >/dev/null; then
-    say "warning: no apt here; if the checks at the end fail, install what corresponds to: ${system_packages[*]}"
+    say "warning: no apt here; if the checks at the end fail, install the equivalents of: ${system_packages[*]}"
     return
   fi
   local missing
@@ -92,14 +92,14 @@ install_python() {
   apt-get update && apt-get install python3.12 python3.12-venv   (Ubuntu 24.04)"
 }
 
-complete_system_python() {  # PYTHON: Debian and Ubuntu ship ensurepip and libpython (torchcodec's) apart
+complete_system_python() {  # PYTHON: Debian and Ubuntu package ensurepip and libpython (for torchcodec) separately
   [[ $1 == /usr/bin/* ]] || return 0
   "$1" -c 'import ensurepip' 2>/dev/null || apt_install python3.12-venv
   "$1" -c 'import ctypes; ctypes.CDLL("libpython3.12.so.1.0")' 2>/dev/null || apt_install '^libpython3[.]12(t64)?$'
 }
 
 make_venv() {
-  # A moved or copied checkout brings an environment whose programs name the place it came from.
+  # In a checkout that was moved or copied, the programs in .venv still name the old place.
   is_python312 "$venv/bin/python" && [[ ! -e $installing ]] && grep -qF "$venv" "$venv/bin/activate" && return
   local python
   python=$(find_python) || { install_python && python=$(find_python); } || fail "Python 3.12 was installed but is not found"
@@ -110,7 +110,7 @@ make_venv() {
 
 # ---- Python packages ------------------------------------------------------------------------------------------------
 
-locked() {  # NAME...: their entries of the lock, with hashes
+locked() {  # NAME...: their entries in the lock, with hashes
   awk -v names=" $* " '/^[^ #]/ { split($1, part, "=="); take = index(names, " " part[1] " ") } take' "$lock"
 }
 
@@ -130,11 +130,11 @@ install_uv() {
 }
 
 install_python_packages() {
-  say "installing the $(grep -c '^[^ #]' "$lock") locked Python packages (about 7 GB on disk, a minute or a few)"
+  say "installing the $(grep -c '^[^ #]' "$lock") locked Python packages (about 7 GB on disk, one to a few minutes)"
   share_pip_settings
   touch "$installing"
   install_uv
-  # No build isolation: what builds the few source packages is locked and hashed as well.
+  # No build isolation: the tools that build the few source packages are locked and hashed as well.
   logged "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes --no-build-isolation --compile-bytecode "$lock"
   logged "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
   rm "$installing"

@@ -1,6 +1,6 @@
-"""Check that this environment can do each thing the pipeline asks of it; the last step of the set-up.
+"""Check that this environment can do everything the pipeline needs; the last step of the set-up.
 
-Writes nothing; prints one line for each thing that fails and exits with 1 if there is any.
+Writes nothing; prints one line for each check that fails, and exits with 1 if any does.
 """
 
 import importlib

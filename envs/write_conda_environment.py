@@ -1,4 +1,4 @@
-"""Write `envs/pipeline.yaml`, the environment the rules name, with exactly the pins of the lock.
+"""Write `envs/pipeline.yaml`, the environment that the rules name, with exactly the pins of the lock.
 
 Reads `envs/requirements.lock`. Conda's pip section takes no hashes, which is why `make setup` uses the lock itself.
 """
@@ -8,8 +8,9 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 HEADER = """\
-# The versions of requirements.lock, without its hashes, as the rules name them. The rules run with the Python that runs
-# Snakemake: a conda environment has neither this project nor LIBERO's assets (`make setup`). Written by `make lock`.
+# The environment that the rules name: the versions of requirements.lock, without its hashes. The rules really run with
+# the Python that runs Snakemake, because a conda environment has neither this project nor LIBERO's assets, which
+# `make setup` installs. Written by `make lock`.
 name: world-modality
 channels: [conda-forge, nodefaults]
 dependencies:

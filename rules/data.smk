@@ -1,4 +1,4 @@
-"""Demonstrations: the scripted expert in the simulator; a dataset from the hub is placed (hub.smk)."""
+"""Demonstrations: recorded from the scripted expert in the simulator. A dataset from the hub is placed by hub.smk."""
 
 if experiment.demonstrations.source == "simulate":
 

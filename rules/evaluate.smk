@@ -115,7 +115,7 @@ rule record_videos:
 
 
 rule collect_evaluation:
-    """Join an option's blocks of one task."""
+    """Join an option's blocks of rollouts on one task."""
     input:
         blocks=lambda wildcards: inputs.evaluated_blocks(
             experiment, wildcards.option, wildcards.task
@@ -161,7 +161,7 @@ rule collect_attention:
         flags=flags(episodes=experiment.evaluation.episodes),
         source=source_code("scripts/collect_attention.py"),
     message:
-        "Join the attention of option {wildcards.option} in its rollouts"
+        "Join the attention of option {wildcards.option} at rollout"
     shell:
         'python "$SCRIPTS"/collect_attention.py --option {wildcards.option} --blocks {input.blocks}'
         " {params.flags} --output {output} 2>&1 | tee {log}"

@@ -1,8 +1,8 @@
-"""What the experiment takes from the hub: fetched and pinned on a machine with a network, then artifacts like any other."""
+"""What comes from the hub. It is fetched and pinned on a machine with a network; then it is placed as artifacts."""
 
 import json
 
-# By the name of the artifact that is taken from the hub, the section of the config that says so.
+# The section of the config that asks for each artifact from the hub, by the artifact's name.
 published = {
     Path(paths.PUBLISHED[section]).name: section
     for section in experiment.repositories()
@@ -10,7 +10,7 @@ published = {
 
 
 rule fetch:
-    """Fetch everything the experiment takes from the hub into its cache, and pin it in experiments/commits.yaml."""
+    """Fetch everything from the hub into its client's cache, and pin it in experiments/commits.yaml."""
     log:
         paths.log("fetch"),
     conda:
@@ -27,7 +27,7 @@ rule fetch:
 
 
 rule place_repository:
-    """Make an artifact of what was fetched."""
+    """Turn what was fetched into an artifact."""
     output:
         directory(f"{paths.RESULTS}/{{published}}"),
     log:

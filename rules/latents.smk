@@ -3,7 +3,7 @@
 if experiment.encoder.source == "small":
 
     rule build_encoder:
-        """Build the V-JEPA 2 of the experiment, in the format of the published ones."""
+        """Build the experiment's small V-JEPA 2, in the format of the published ones."""
         output:
             directory(paths.ENCODER),
         log:
@@ -59,7 +59,7 @@ rule pretrain_encoder:
 
 
 rule replay_demonstrations:
-    """Find out where the objects were on every frame, which a dataset does not say, by replaying its actions."""
+    """Replay the recorded actions to find out where the objects were in each frame, which a dataset does not say."""
     input:
         dataset=paths.DATASET,
     output:
@@ -80,7 +80,7 @@ rule replay_demonstrations:
 
 
 rule probe_encoder:
-    """Probe what the encoder's latents say of gripper and objects, beside raw pixels; asked for by its name."""
+    """Probe how well latents and, for comparison, raw pixels locate gripper and objects. Runs only on request."""
     input:
         **inputs.probed_encoders(experiment),
         dataset=paths.DATASET,
@@ -115,7 +115,7 @@ rule probe_encoder:
 
 
 rule encode_latents:
-    """Encode the world latents of one camera: `wrist`, or `wrist_m8` for a window that is not world.window."""
+    """Encode the world latents of one camera: `wrist`, or `wrist_m8` for options with a window of 8 of their own."""
     input:
         dataset=paths.DATASET,
         encoder=inputs.encoder(experiment),

@@ -1,8 +1,8 @@
-"""Before hours are spent: one small job on each kind of node that the experiment uses. `snakemake preflight`."""
+"""`snakemake preflight`: one small job on each kind of node that the experiment uses, before hours are spent."""
 
 
 rule check_simulating_node:
-    """Check a node that computes and simulates, as an evaluation asks for it."""
+    """Check a node that computes and simulates, as an evaluation does."""
     output:
         temp(paths.preflight("simulating")),
     log:
@@ -23,7 +23,7 @@ rule check_simulating_node:
 
 
 rule check_plain_node:
-    """Check a node of the other rules, which need no GPU."""
+    """Check a node for the other rules, which need no GPU."""
     output:
         temp(paths.preflight("plain")),
     log:
@@ -36,7 +36,7 @@ rule check_plain_node:
     params:
         flags=flags(device="cpu", disk=experiment.disk_gb()),
     message:
-        "Check a node that does not"
+        "Check a node that does not simulate"
     shell:
         'python "$SCRIPTS"/preflight.py {params.flags} --memory {resources.mem_mb} --processors {threads}'
         " --output {output} 2>&1 | tee {log}"
@@ -52,6 +52,6 @@ rule preflight:
     conda:
         "../envs/pipeline.yaml"
     message:
-        "Everything is there"
+        "Every kind of node has passed"
     shell:
         "cat {input} | tee {log}"

@@ -1,9 +1,9 @@
-"""Policies: SmolVLA, alone or with a world modality; every option from the same demonstrations and hyperparameters."""
+"""Policies: SmolVLA with or without a world modality, trained on the same demonstrations, with the same settings."""
 
 if experiment.vlm.source == "small":
 
     rule build_vlm:
-        """Build the SmolVLM of the experiment, in the format of the published ones."""
+        """Build the experiment's small SmolVLM, in the format of the published ones."""
         output:
             directory(paths.VLM),
         log:
@@ -39,7 +39,7 @@ rule train_policy:
     resources:
         mem_mb=growing(6000),
         runtime=growing(600),
-        # How a training runs, not what it makes: resources, unlike params, rerun nothing.
+        # These say how a training runs, not what it makes. They are resources because a changed param would retrain.
         save_every=experiment.training.save_every,
         cache_frames=int(experiment.training.cache_frames),
         loader_workers=experiment.training.loader_workers,
@@ -131,7 +131,7 @@ rule measure_attention:
         ),
         source=source_code("scripts/measure_attention.py"),
     message:
-        "Measure the attention of option {wildcards.option} in training"
+        "Measure the attention of option {wildcards.option} on training frames"
     shell:
         'python "$SCRIPTS"/measure_attention.py --checkpoints {input.checkpoints} --latents {input.latents}'
         " --dataset {input.dataset} {params.flags} --output {output} 2>&1 | tee {log}"

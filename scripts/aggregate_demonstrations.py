@@ -1,7 +1,7 @@
 """Join the recordings of all tasks into one LeRobotDataset.
 
 Reads the folders of `record_demonstrations.py`; writes one LeRobotDataset folder, joined by LeRobot itself, with the
-recordings' `recording.json` merged in it. Training wants one dataset, recording one folder a task.
+recordings' `recording.json` merged into one. Training needs one dataset, but recording writes one folder per task.
 """
 
 import argparse

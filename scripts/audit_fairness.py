@@ -1,7 +1,8 @@
 """Audit the fairness of the comparison: do the trained artifacts differ only in what defines each option?
 
-Reads the checkpoints and evaluations of every option the decision compares; writes `fairness.json`, which says in what
-each option differs and what all share. Anything else that differs ends the audit by name, and nothing is decided.
+Reads the checkpoints and evaluations of every option that the decision compares; writes `fairness.json`, which lists
+how each option differs and what all share. If anything else differs, the audit fails and names it, and nothing is
+decided.
 """
 
 import argparse
@@ -17,7 +18,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoints", type=existing, nargs="+", required=True, help="folder of each option and seed")
 parser.add_argument("--evaluations", type=existing, nargs="+", required=True, help="eval_<option>_<task>.json files")
 parser.add_argument("--baseline", required=True, help="option without a world modality")
-parser.add_argument("--world", required=True, help="option that every world option is held against as well")
+parser.add_argument("--world", required=True, help="option that the other world options are compared with as well")
 parser.add_argument("--output", type=Path, required=True, help="fairness.json to write")
 
 

@@ -1,7 +1,7 @@
 """Build a small V-JEPA 2 from the spec's sizes and seed.
 
-Reads nothing; writes a folder that `VJEPA2Model.from_pretrained` loads. A program of its own so that every policy and
-every latent table of an experiment shares one encoder, known by its hash.
+Reads nothing; writes a folder that `VJEPA2Model.from_pretrained` loads. It is a separate program so that all policies
+and latent tables of an experiment share one encoder, identified by its hash.
 """
 
 import argparse

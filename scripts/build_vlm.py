@@ -1,7 +1,7 @@
-"""Build the small SmolVLM that SmolVLA stands on at embedded scale.
+"""Build the small SmolVLM that SmolVLA is built on at embedded scale.
 
-Reads nothing; writes a folder (config, tokenizer, processor) for SmolVLA's `vlm_model_name`. Its path is stored in
-every checkpoint trained on it, so it is an artifact that does not move.
+Reads nothing; writes a folder (config, tokenizer, processor) for SmolVLA's `vlm_model_name`. Every checkpoint trained
+on it stores its path, so it is an artifact with a fixed path.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Join the attention of an option's rollouts: all blocks of all tasks and training seeds.
 
-Reads the blocks' attention tables; writes `attention_rollout_<option>.parquet`. A block of another option or of another
-checkpoint, an episode that appears twice and one that is missing are refused.
+Reads the blocks' attention tables; writes `attention_rollout_<option>.parquet`. Refuses a block of another option or
+checkpoint, an episode that appears twice, and blocks that lack an episode.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Join the blocks of rollouts of one option and task into its evaluation.
 
 Reads the blocks and the option's manifest; writes `results/eval_<option>_<task>.json`, which also says where the videos
-are, or will be. An episode that was made by another checkpoint or under another protocol is refused.
+are, or will be. Refuses an episode of another checkpoint or under another protocol.
 """
 
 import argparse
@@ -16,8 +16,8 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
 parser.add_argument("--manifest", type=existing, required=True)
 parser.add_argument("--blocks", type=existing, nargs="+", required=True)
-parser.add_argument("--videos", type=Path, required=True, help="folder of the task's videos, filmed or not")
-parser.add_argument("--spec", type=spec_argument(EvaluationSpec), required=True, help="what was asked for (JSON)")
+parser.add_argument("--videos", type=Path, required=True, help="folder of the task's videos, which need not exist yet")
+parser.add_argument("--spec", type=spec_argument(EvaluationSpec), required=True, help="rollout and episodes (JSON)")
 parser.add_argument("--output", type=Path, required=True)
 
 

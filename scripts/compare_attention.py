@@ -1,7 +1,7 @@
-"""Compare where the options' attention goes: does a world modality that sees the wrist attend otherwise?
+"""Compare where the options' attention goes: does a world modality that predicts the wrist camera attend differently?
 
 Reads the attention tables of several options, in training and at rollout; writes `attention.json`
-(`world_modality.examination.attention_patterns.AttentionReport`) and `attention.txt`, which a person reads.
+(`world_modality.examination.attention_patterns.AttentionReport`) and `attention.txt` for people to read.
 """
 
 import argparse
@@ -19,7 +19,7 @@ parser.add_argument(
     "--tables", type=existing, nargs="+", required=True, help="attention_<train|rollout>_<option>.parquet"
 )
 parser.add_argument("--world", required=True, help="option that the wrist option is compared with")
-parser.add_argument("--wrist", required=True, help="option whose world modality sees the wrist")
+parser.add_argument("--wrist", required=True, help="option whose world modality predicts the wrist camera")
 parser.add_argument("--output-json", type=Path, required=True, help="attention.json to write")
 parser.add_argument("--output-text", type=Path, required=True, help="attention.txt to write")
 

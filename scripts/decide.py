@@ -1,8 +1,8 @@
 """Decide: walk the decision tree to its end and say what the numbers are worth.
 
 Reads `pickup.json`, `plan.json`, `fairness.json`, the evaluations of every option in `run` and of those scheduled, and
-how well their Prophets predict; writes `decision.json` (`decision.tree.Verdict`) and `decision.txt`, whose first
-line is the token. An unfair or incomplete comparison writes nothing.
+how well their Prophets predict; writes `decision.json` (`decision.tree.Verdict`) and `decision.txt`, whose first line
+is the token. If the comparison is unfair or incomplete, it writes nothing.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Draw a block of initial states from wider regions than LIBERO's own, each solved by the scripted expert.
 
-Writes a Parquet file that policies are evaluated from: frozen once, the same for every option.
+Writes a Parquet file of initial states. They are drawn once, and every option is evaluated from the same ones.
 """
 
 import argparse

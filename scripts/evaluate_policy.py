@@ -1,7 +1,7 @@
 """Roll out a checkpoint in closed loop from a block of initial states.
 
 Reads a checkpoint (a LeRobot `pretrained_model`); writes one JSON line per episode, and the attention paid to each
-predicted frame. An episode depends on the policy, the task and the initial state alone, so blocks may run anywhere and
+predicted frame. An episode depends only on the policy, the task and the initial state, so blocks may run anywhere and
 in any order.
 """
 
@@ -18,12 +18,12 @@ from world_modality.training.checkpoint import folders_of
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoint", type=existing, required=True)
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
-parser.add_argument("--seed", type=whole_number(0), required=True, help="training seed of the checkpoint, recorded")
+parser.add_argument("--seed", type=whole_number(0), required=True, help="training seed of the checkpoint, to record")
 parser.add_argument("--first", type=whole_number(0), required=True, help="first initial state of the block")
 parser.add_argument("--count", type=whole_number(1), required=True, help="initial states in the block")
-parser.add_argument("--init_states", type=existing, nargs="*", default=[], help="drawn ones; none: the benchmark's")
+parser.add_argument("--init_states", type=existing, nargs="*", default=[], help="drawn ones (the benchmark's)")
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
-parser.add_argument("--simulators", type=whole_number(1), default=1, help="processes side by side; changes no result")
+parser.add_argument("--simulators", type=whole_number(1), default=1, help="run at the same time (1); changes no result")
 parser.add_argument("--output", type=Path, required=True, help="episodes to write (.jsonl)")
 parser.add_argument("--attention", type=Path, required=True, help="attention table to write (.parquet)")
 

@@ -1,7 +1,7 @@
-"""Fetch what the experiment takes from the hub, and pin each branch or tag to the commit it is at.
+"""Fetch what the experiment takes from the hub, and pin each branch or tag to its current commit.
 
 Reads the hub; fills the hub client's cache (`HF_HOME`) and writes the commits that were not pinned yet. Everything
-later reads the cache alone.
+later reads only the cache.
 """
 
 import argparse

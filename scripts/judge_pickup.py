@@ -2,7 +2,7 @@
 
 Reads the evaluations of E0, E2 and the ablations of E2 on the pickup tasks, and nothing else; writes `pickup.json`
 (`decision.tree.Pickup`), from which Snakemake's checkpoint learns what is left to do, and `plan.json`
-(`experiment.plan.Plan`), which says why just that: what fits the budget, what does not, and when each stage runs.
+(`experiment.plan.Plan`), which explains the choice: what fits the budget, what does not, and when each stage runs.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Measure where an option's attention goes on the frames it was trained on.
 
 Reads the option's checkpoints of every training seed, the demonstrations and the latents of its world cameras; writes
-`attention_train_<option>.parquet`: for each frame, denoising step, head and predicted frame how much attention it gets.
+`attention_train_<option>.parquet`: how much attention each predicted frame gets, on each training frame, in each
+denoising step and head.
 """
 
 import argparse
@@ -17,8 +18,8 @@ parser.add_argument("--checkpoints", type=existing, nargs="+", required=True, he
 parser.add_argument("--dataset", type=existing, required=True, help="LeRobotDataset folder")
 parser.add_argument("--latents", type=existing, nargs="+", required=True, help="a table for each world camera")
 parser.add_argument("--frames", type=whole_number(1), default=256, help="training frames to measure on (256)")
-parser.add_argument("--actions", type=whole_number(1), required=True, help="actions executed of each chunk")
-parser.add_argument("--batch_size", type=whole_number(1), default=32, help="frames at once (32)")
+parser.add_argument("--actions", type=whole_number(1), required=True, help="how many actions of a chunk are executed")
+parser.add_argument("--batch_size", type=whole_number(1), default=32, help="frames per batch (32)")
 parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)")
 parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
 

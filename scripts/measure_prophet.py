@@ -1,7 +1,8 @@
 """Measure how well the trained Prophets of one option predict held-out episodes.
 
 Reads a checkpoint per training seed, the latents they were trained on and the dataset; writes `prophet_<option>.json`:
-per camera and frames ahead the cosine of prediction and truth, beside those of the last latent and of the mean change.
+the cosine of prediction and truth by camera and frames ahead, and for comparison those of the last latent and of the
+mean change.
 """
 
 import argparse
@@ -16,9 +17,9 @@ from world_modality.program import existing, run, whole_number
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoints", type=existing, nargs="+", required=True, help="folder of each training seed")
-parser.add_argument("--latents", type=existing, nargs="+", required=True, help="tables, in the order of its cameras")
+parser.add_argument("--latents", type=existing, nargs="+", required=True, help="tables, in the order of the cameras")
 parser.add_argument("--dataset", type=existing, required=True, help="LeRobotDataset folder")
-parser.add_argument("--held_out", type=whole_number(1), required=True, help="episodes of each task not trained on")
+parser.add_argument("--held_out", type=whole_number(1), required=True, help="last ones of each task, not trained on")
 parser.add_argument("--output", type=Path, required=True, help="prophet_<option>.json to write")
 
 

@@ -1,6 +1,6 @@
-"""Make an artifact of what was fetched from the hub: a dataset, an encoder, a VLM or a policy, at a pinned commit.
+"""Turn what was fetched from the hub into an artifact: a dataset, an encoder, a VLM or a policy, at a pinned commit.
 
-Reads the hub client's cache (the hub itself only where the cache lacks something); writes the folder later stages read.
+Reads the hub client's cache (the hub itself only if the cache lacks something); writes the folder for later stages.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Plot one of the figures that people look at; no other stage reads them.
 
-Reads the artifact that the figure shows (`figures.FIGURES`), for `prophet` one of each option; writes one SVG.
+Reads the artifact that the figure shows (`figures.FIGURES`), one per option for `prophet`; writes one SVG.
 """
 
 import argparse

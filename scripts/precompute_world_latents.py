@@ -3,8 +3,8 @@
     python scripts/precompute_world_latents.py --dataset HuggingFaceVLA/libero \
         --image_key observation.images.image2 --output latents.parquet
 
-Reads a LeRobotDataset (hub id or folder) and a V-JEPA 2 (hub id or folder); writes the Parquet table that training
-looks latents up in. Encoding is what a world modality costs most, so it is done once, ahead of every training.
+Reads a LeRobotDataset (hub id or folder) and a V-JEPA 2 (hub id or folder); writes the Parquet table in which
+training looks up latents. Encoding is the costliest part of a world modality, so it is done once, before any training.
 """
 
 import argparse
@@ -25,7 +25,7 @@ parser.add_argument("--output", required=True, type=Path, help="Parquet file to 
 parser.add_argument("--temporal_window", type=whole_number(1), default=4, help="frames in one window (4)")
 parser.add_argument("--encoder", default=PUBLISHED_ENCODER, help=f"V-JEPA 2: hub id or folder ({PUBLISHED_ENCODER})")
 parser.add_argument("--encoder_revision", help="commit or tag of the encoder (hub id)")
-parser.add_argument("--image_size", type=whole_number(1), help="side of the frames it sees [px] (its own)")
+parser.add_argument("--image_size", type=whole_number(1), help="side of the frames it sees [px] (the encoder's own)")
 parser.add_argument("--batch_size", type=whole_number(1), default=64, help="windows encoded at once (64)")
 parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)")
 

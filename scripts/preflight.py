@@ -1,6 +1,6 @@
-"""Check that the machine this runs on can do a job of the experiment: GPU, rendering, memory, disk, processors.
+"""Check that this machine can do a job of the experiment: GPU, rendering, memory, disk, processors.
 
-Reads the machine; writes what it found, a line per check, and fails where anything is wrong.
+Reads the machine; prints one line per check. If no check failed it writes these lines to a file, otherwise it fails.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from world_modality.program import run, whole_number
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--device", choices=("cpu", "cuda"), required=True, help="where the job computes")
-parser.add_argument("--simulation", type=spec_argument(Simulation), help="what it simulates (JSON); none: nothing")
-parser.add_argument("--memory", type=whole_number(1), required=True, help="memory it asks for [MiB]")
-parser.add_argument("--processors", type=whole_number(1), required=True, help="processors it asks for")
-parser.add_argument("--folder", type=Path, default=Path("results"), help="where the artifacts go")
-parser.add_argument("--disk", type=whole_number(0), required=True, help="room they need [GB]")
+parser.add_argument("--simulation", type=spec_argument(Simulation), help="what the job simulates (JSON) (nothing)")
+parser.add_argument("--memory", type=whole_number(1), required=True, help="memory that the job asks for [MiB]")
+parser.add_argument("--processors", type=whole_number(1), required=True, help="processors that the job asks for")
+parser.add_argument("--folder", type=Path, default=Path("results"), help="where the artifacts go (results)")
+parser.add_argument("--disk", type=whole_number(0), required=True, help="disk space that they need [GB]")
 parser.add_argument("--output", type=Path, required=True, help="text file to write")
 
 

@@ -1,13 +1,13 @@
-"""Probe encoders: how well their latents say where gripper and objects are, beside raw pixels.
+"""Probe encoders: how well their latents locate gripper and objects, compared with raw pixels.
 
     python scripts/probe_encoder.py --dataset results/dataset --objects results/object_positions.parquet \
         --encoders untrained=results/encoder_untrained pretrained=results/encoder \
         --image_keys front=observation.images.image wrist=observation.images.image2 \
         --held_out 6 --output results/probe.json
 
-Reads a LeRobotDataset, V-JEPA 2 folders and, where there is one, the table of `replay_demonstrations.py`; writes all
-numbers as JSON, and prints the table that a person reads. It needs no policy, so an encoder is judged before any is
-trained.
+Reads a LeRobotDataset, V-JEPA 2 folders and, if there is one, the table of `replay_demonstrations.py`; writes all
+numbers as JSON, and prints a table for people to read. It needs no policy, so an encoder can be judged before any
+policy is trained.
 """
 
 import argparse
@@ -33,7 +33,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--dataset", required=True, help="LeRobotDataset: hub id or folder")
 parser.add_argument("--encoders", required=True, nargs="+", type=named, help="V-JEPA 2 folders (NAME=FOLDER)")
 parser.add_argument("--image_keys", required=True, nargs="+", type=named, help="cameras (CAMERA=KEY)")
-parser.add_argument("--objects", type=existing, help="table of object positions (none: the gripper alone)")
+parser.add_argument("--objects", type=existing, help="table of object positions (none: only the gripper is probed)")
 parser.add_argument("--temporal_window", type=whole_number(1), default=4, help="frames in one window (4)")
 parser.add_argument("--held_out", required=True, type=whole_number(1), help="last episodes of each task to judge on")
 parser.add_argument("--output", type=Path, required=True, help="probe.json to write")

@@ -1,7 +1,7 @@
 """Record the scripted expert's demonstrations of one task.
 
-Reads the simulator; writes a LeRobotDataset folder with `recording.json` in it. One task a program, so that tasks are
-recorded side by side.
+Reads the simulator; writes a LeRobotDataset folder with `recording.json` in it. It records only one task, so that tasks
+can be recorded at the same time.
 """
 
 import argparse

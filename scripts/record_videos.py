@@ -1,7 +1,7 @@
 """Film an option's first success and first failure on a task.
 
-Reads a checkpoint and the blocks it was evaluated in, and rolls the episodes out once more. Writes a folder of mp4
-files and `films.json`, which says of each whether it shows the episode as it was evaluated.
+Reads a checkpoint and the blocks it was evaluated in, and rolls the two episodes out once more. Writes a folder
+of mp4 files and `films.json`, which says for each video whether it shows the episode as it was evaluated.
 """
 
 import argparse
@@ -18,7 +18,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--checkpoint", type=existing, required=True, help="checkpoint of the first training seed")
 parser.add_argument("--task", type=int, required=True, help="task id within the suite")
 parser.add_argument("--blocks", type=existing, nargs="+", required=True, help="that seed's blocks of rollouts")
-parser.add_argument("--init_states", type=existing, nargs="*", default=[], help="drawn ones; none: the benchmark's")
+parser.add_argument("--init_states", type=existing, nargs="*", default=[], help="drawn ones (the benchmark's)")
 parser.add_argument("--size", type=whole_number(1, 1024), required=True, help="side of the square video [px]")
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--output", type=Path, required=True, help="folder to write")

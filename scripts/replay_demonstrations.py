@@ -1,7 +1,7 @@
 """Replay the demonstrations in the simulator to learn where the objects were in every frame.
 
 Reads a recorded LeRobotDataset with its `recording.json`; writes a Parquet table of the bowl's and the plate's
-positions. A replay whose states are not exactly the recorded ones is refused. Nothing is rendered.
+positions. Refuses a replay whose states are not exactly the recorded ones. Nothing is rendered.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from world_modality.program import existing, run, whole_number
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--dataset", required=True, type=existing, help="recorded LeRobotDataset")
-parser.add_argument("--episodes", type=whole_number(1), help="replay only so many, the last of each task (all)")
+parser.add_argument("--episodes", type=whole_number(1), help="replay only this many, the last of each task (all)")
 parser.add_argument("--output", required=True, type=Path, help="Parquet file to write")
 
 

@@ -1,6 +1,6 @@
-"""Verify a results folder: every artifact is whole, is what its record says, and was made from what lies beside it.
+"""Verify a results folder: is every artifact intact, as its record says, and made from what is there now?
 
-Reads every artifact; writes one line for each to the standard output. Ends with status 1 where anything is wrong.
+Reads every artifact; writes one line for each to the standard output. Exits with status 1 if anything is wrong.
 """
 
 import argparse

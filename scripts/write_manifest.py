@@ -1,6 +1,6 @@
 """Join an option's checkpoints into its manifest.
 
-Reads the checkpoint folders of every seed; writes `results/ckpt_<option>/manifest.json`, the file to ask for.
+Reads the checkpoint folders of every seed; writes `results/ckpt_<option>/manifest.json`. Ask for it to train an option.
 """
 
 import argparse

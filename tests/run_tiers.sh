@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Lint, then the test tiers named (`make test`): every one runs, each one's time is printed, any failure fails the whole.
+# Runs lint, then the named test tiers (`make test`). All of them run, the time of each is printed, and any failure
+# makes the whole fail.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-SMOKE=$(mktemp -d)  # one finished smoke experiment for all tiers
+SMOKE=$(mktemp -d)  # all tiers share one finished smoke experiment
 export SMOKE
 trap 'rm -rf "$SMOKE"' EXIT
 
@@ -21,7 +22,7 @@ tier() {  # NAME COMMAND...
 tier lint make lint
 for name in "$@"; do
   workers=()
-  case $name in unit | dag) workers=(--numprocesses 2 --dist worksteal) ;; esac  # the others share a folder, a cluster
+  case $name in unit | dag) workers=(--numprocesses 2 --dist worksteal) ;; esac  # others share a folder or cluster
   tier "$name" python -m pytest "tests/$name" --durations=5 "${workers[@]}"
 done
 

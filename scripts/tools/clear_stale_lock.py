@@ -1,7 +1,7 @@
-"""Remove Snakemake's lock on this folder where no Snakemake is at work in it any more.
+"""Remove Snakemake's lock on this folder if no Snakemake is running in it any more.
 
 Reads `.snakemake/locks` and the processes of this machine. A killed Snakemake leaves its lock behind, and the next run
-would refuse to start; `make decision` calls this first, so that the same command goes on after a kill.
+would refuse to start. `make decision` calls this first, so that the same command works after a kill.
 """
 
 import sys
@@ -14,17 +14,18 @@ PROCESSES = Path("/proc")
 
 
 def running_snakemake(owners: set[int]) -> int | None:
-    """Id of a process that runs Snakemake in the present folder, or may: whose folder we are not allowed to see.
+    """Id of a process that runs Snakemake in the current folder, or may do so as far as we are allowed to see.
 
     Args:
-        owners: ids of the users who own the lock; the Snakemake of another user whose folder we cannot see is not here.
+        owners: ids of the users who own the lock. If we cannot see in which folder a Snakemake runs, it counts as
+            running here only if it belongs to one of them.
     """
     for process in PROCESSES.glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if any(Path(word).name == "snakemake" for word in command) and _works_here(process, owners):
                 return int(process.name)
-        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we were looking
             continue
     return None
 
@@ -48,9 +49,9 @@ def main() -> None:
         return
     process = running_snakemake({lock.stat().st_uid for lock in locks})
     if process is not None:
-        raise InputError(f"{Path.cwd()}: Snakemake is at work here already (process {process}); wait for it or stop it")
-    print("the last run was killed: removing its lock and going on from what is finished", file=sys.stderr)
-    for lock in locks:  # what `snakemake --unlock` does, which needs a Snakefile that can be read
+        raise InputError(f"{Path.cwd()}: Snakemake is already running here (process {process}); wait for it or stop it")
+    print("the last run was killed: removing its lock and continuing from what is finished", file=sys.stderr)
+    for lock in locks:  # like `snakemake --unlock`, but that needs a readable Snakefile
         lock.unlink(missing_ok=True)
 
 

@@ -1,9 +1,9 @@
-"""Judge success counts from elsewhere, a paper's say: which branch the tree would take, and what the counts are worth.
+"""Judge success counts from elsewhere, such as a paper: which branch the tree would take, and what they are worth.
 
     python scripts/tools/judge_counts.py docs/published_counts.yaml
 
-Reads counts by task (YAML or JSON) and the thresholds of `config.yaml`; prints the text. Nothing says which episodes of
-published counts began alike, so they are judged unpaired.
+Reads counts by task (YAML or JSON) and the thresholds of `config.yaml`; prints the text. Published counts do not say
+which episodes started from the same state, so they are judged unpaired.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Print the spec that a rule hands to its program, to run the program by hand.
+"""Print the spec that a rule hands to its program, for running the program by hand.
 
 Reads the merged config; writes JSON to the standard output:
 
@@ -25,7 +25,7 @@ SPECS = {
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("stage", choices=SPECS)
 parser.add_argument(
-    "option", nargs="?", default="(none given)", help="an option of the table, where the stage is an option's"
+    "option", nargs="?", default="(none given)", help="an option of the table, if the stage runs once per option"
 )
 parser.add_argument("--configfile", type=existing, nargs="*", default=[], help="overlays of config.yaml, in order")
 

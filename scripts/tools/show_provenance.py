@@ -3,8 +3,8 @@
     python scripts/tools/show_provenance.py results/eval_E2_0.json
     python scripts/tools/show_provenance.py results/ckpt_E2/seed_0/model.safetensors --full
 
-Reads the records inside the artifacts; writes to the standard output. An input that is gone, or was made anew with
-other content, is said to be so; whether each is undamaged, `verify_results.py` tells.
+Reads the records inside the artifacts; writes to the standard output. It marks an input that is gone, or was rebuilt
+with other content. It does not check for damage; `verify_results.py` does.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from world_modality.report.lineage import Ancestor, described_by, walk
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("artifact", type=Path, metavar="FILE", help="an artifact, or a file in one")
-parser.add_argument("--full", action="store_true", help="its whole record as JSON: spec, source, versions")
+parser.add_argument("--full", action="store_true", help="print its whole record as JSON: spec, source, versions")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Say in plain words what would be made anew, and because of which key, source or file.
+"""Say in plain words what would run, and because of which key, source or file.
 
     python scripts/tools/why.py
     python scripts/tools/why.py results/ckpt_E2/manifest.json --configfile experiments/smoke.yaml --directory runs/wide

@@ -1,10 +1,10 @@
-"""Write into `experiments/costs.yaml` what the stages of the plan cost in a run, for the scale that it ran at.
+"""Write to `experiments/costs.yaml` what the stages of the plan cost in a run, under the scale of that run.
 
     python scripts/tools/write_costs.py --on "one H100"
 
 Reads the times of a run's jobs from Snakemake's benchmark files (`benchmarks/out/`), and which jobs there are from its
-merged config (`results/run_config.yaml`). The costs of other scales stay as they are. People read and commit the file:
-nothing measured decides by itself.
+merged config (`results/run_config.yaml`). The costs of other scales stay as they are. A person has to read and commit
+the file, so no measurement decides anything by itself.
 """
 
 import argparse

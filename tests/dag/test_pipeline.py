@@ -53,11 +53,11 @@ def test_an_option_with_checkpoint_of_trains_nothing_and_is_evaluated(fresh):
     assert evaluated == {"E0", "E2", "E2-zero", "S0"}
 
 
-def test_each_task_is_recorded_by_a_job_of_its_own(fresh):
+def test_each_task_is_recorded_by_its_own_job(fresh):
     assert outputs(fresh, "record_demonstrations") == {f"results/demonstrations/task_{t}" for t in (0, 1)}
 
 
-def test_always_runs_the_wrist_experiment_beside_the_rest(tmp_path):
+def test_with_always_the_wrist_experiment_is_planned_with_the_rest(tmp_path):
     jobs = planned(tmp_path, "--configfile", TREE / "both_branches.yaml")
     assert "results/ckpt_A/seed_0" in outputs(jobs, "train_policy")
     assert "results/latents_wrist.parquet" in outputs(jobs, "encode_latents")
@@ -72,7 +72,7 @@ COSTS = {
 
 
 def budget(folder, costs):
-    """An overlay: a budget that A does not fit into where it takes 2 + 6 + 4 hours."""
+    """An overlay with a budget that A does not fit into if it takes 2 + 6 + 4 hours."""
     path = folder / "budget.yaml"
     path.write_text(yaml.safe_dump({"budget": {"gpu_hours": 11.9}, "costs": costs}))
     return path
@@ -88,7 +88,7 @@ def test_what_the_budget_leaves_out_is_not_planned(tmp_path):
     assert ("plot_figure", "results/figures/plan.svg") in jobs
 
 
-def test_the_costs_of_a_config_file_or_of_the_command_line_win(tmp_path):
+def test_costs_from_a_config_file_or_the_command_line_take_precedence(tmp_path):
     faster = {"embedded": COSTS | {"train": COSTS["train"] | {"one": 5}}}
     jobs = planned(tmp_path, "--configfile", TREE / "both_branches.yaml", budget(tmp_path, faster))
     assert "results/ckpt_A/seed_0" in outputs(jobs, "train_policy")
@@ -123,24 +123,24 @@ def finish(directory, jobs, scheduled):
             os.utime(path, (moment, moment))
 
 
-def test_where_the_world_modality_helps_only_the_decision_is_left(tmp_path, fresh):
+def test_only_the_decision_is_left_if_the_world_modality_helps(tmp_path, fresh):
     finish(tmp_path, fresh, scheduled=[])
     assert count(planned(tmp_path)) == {"audit_fairness": 1, "decide": 2}
 
 
-def films(jobs):
+def videos(jobs):
     return {output.split("/")[2] for output in outputs(jobs, "record_videos")}
 
 
-def test_the_decision_waits_for_no_film_and_the_whole_experiment_has_them_all(tmp_path, fresh):
-    assert films(fresh) == set()
-    assert films(planned(tmp_path, target="all")) == {"E0", "E2", "E2-zero", "S0"}
+def test_the_decision_waits_for_no_videos_and_the_whole_experiment_includes_them_all(tmp_path, fresh):
+    assert videos(fresh) == set()
+    assert videos(planned(tmp_path, target="all")) == {"E0", "E2", "E2-zero", "S0"}
     finish(tmp_path, fresh, scheduled=["A"])
-    assert films(planned(tmp_path)) == set()
-    assert films(planned(tmp_path, target="all")) == {"E0", "E2", "E2-zero", "S0", "A"}
+    assert videos(planned(tmp_path)) == set()
+    assert videos(planned(tmp_path, target="all")) == {"E0", "E2", "E2-zero", "S0", "A"}
 
 
-def test_where_the_world_modality_hurts_the_wrist_experiment_is_left_and_nothing_else(tmp_path, fresh):
+def test_only_the_wrist_experiment_is_left_if_the_world_modality_hurts(tmp_path, fresh):
     finish(tmp_path, fresh, scheduled=["A"])
     jobs = planned(tmp_path)
     assert count(jobs) == {
@@ -158,7 +158,7 @@ def test_where_the_world_modality_hurts_the_wrist_experiment_is_left_and_nothing
     assert {output.split("/")[2] for output in outputs(jobs, "evaluate_policy")} == {"A"}
 
 
-def test_a_misspelt_key_is_one_clear_line_before_anything_runs(tmp_path):
+def test_a_misspelt_key_is_reported_in_one_line_before_anything_runs(tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("training: {stepz: 3}\n")
     run = snakemake(tmp_path, "--dry-run", "--configfile", overlay, "--", "results/decision.txt")
@@ -177,7 +177,7 @@ def anywhere(cwd, *arguments):
     return run.stdout
 
 
-def test_an_experiment_lives_in_a_folder_of_its_own_from_anywhere(tmp_path):
+def test_an_experiment_lives_in_its_own_folder_wherever_snakemake_is_started(tmp_path):
     (tmp_path / "mine.yaml").write_text("evaluation: {tasks: [0], episodes: 10}\ndecision: {pickup_tasks: [0]}\n")
     plan = anywhere(tmp_path, "--cores", "1", "--directory", "runs/narrow", "--configfile", "mine.yaml", "--", "all")
     assert "results/eval_E0_0.json" in plan
@@ -187,7 +187,7 @@ def test_an_experiment_lives_in_a_folder_of_its_own_from_anywhere(tmp_path):
     assert "results/eval_E0_1.json" in whole
 
 
-def test_a_config_file_on_the_command_line_replaces_that_of_a_profile_and_both_can_be_given(tmp_path):
+def test_a_config_file_on_the_command_line_replaces_the_profile_s_unless_both_are_given(tmp_path):
     profile = tmp_path / "cluster"
     profile.mkdir()
     (profile / "config.yaml").write_text("cores: 1\nconfigfile: site.yaml\n")
@@ -208,7 +208,7 @@ def test_a_config_file_on_the_command_line_replaces_that_of_a_profile_and_both_c
 # ---- the option table -----------------------------------------------------------------------------------------------
 
 
-def test_the_complete_experiment_trains_what_has_a_checkpoint_of_its_own_and_evaluates_everything(tmp_path):
+def test_the_complete_experiment_trains_every_option_with_its_own_checkpoint_and_evaluates_all(tmp_path):
     jobs = planned(tmp_path, "--configfile", TREE / "complete.yaml")
     trained = {"E0", "E1", "E2", "A", "C", "S0"}
     borrowed = {"E2-zero", "E2-random", "E2-random-scaled", "E2-shuffle", "E2-signflip", "E2-m1", "B", "E0-blind"}

@@ -1,8 +1,8 @@
-"""Every key of the config and every source file: which artifacts an edit makes anew, neither more nor less.
+"""Exactly which artifacts an edit rebuilds, for every key of the config and every source file.
 
-Each statement names the artifacts an edit reaches directly; what is made from those follows by their order. The plans
-are Snakemake's own, of a folder where nothing is made yet: an artifact is reached where its job's params, inputs or
-command differ from those of the plan before the edit.
+Each statement names the artifacts that an edit reaches directly; those made from them are rebuilt in any case. The
+plans are Snakemake's own, for a folder where nothing has been made yet. An artifact counts as reached if its job's
+params, inputs or command differ from those in the plan before the edit.
 """
 
 import ast
@@ -22,7 +22,7 @@ from world_modality.report.rebuild import CONFIG_KEYS, plan
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = default_config()
-CONFIG["costs"]["embedded"] = copy.deepcopy(CONFIG["costs"]["full"])  # those of its scale, which are not known
+CONFIG["costs"]["embedded"] = copy.deepcopy(CONFIG["costs"]["full"])  # costs.yaml has none for this scale
 
 NOTHING = set()
 RECORDINGS = {"demonstrations/task_0", "demonstrations/task_1"}
@@ -41,7 +41,7 @@ DRAWN_PROPHETS = {"figures/prophet.svg"}
 
 
 def examined(option):
-    """What is measured of a checkpoint with a Prophet."""
+    """What is measured on a checkpoint with a Prophet."""
     return {f"prophet_{option}.json", f"attention_train_{option}.parquet"}
 
 
@@ -57,12 +57,12 @@ HUB_POLICY = {"policy": {"source": "hub", "repo_id": "me/smolvla", "revision": C
 A_BRANCH = {"policy": HUB_POLICY["policy"] | {"revision": "main"}, "commits": {"me/smolvla@main": COMMITS[0]}}
 BOTH = {"label": "both cameras", "cameras": ["front", "wrist"]}
 SPARE = {"options": {"C": BOTH}}
-# Another option with a Prophet: all of its own, and what lists the options that have one.
+# Another option with a Prophet: all of its own artifacts, and those that list the options with a Prophet.
 NEW_C = {"ckpt_C/*", *evaluated("C"), *examined("C"), "attention_rollout_C.parquet"} | ATTENTION | DRAWN_PROPHETS
 
-# key -> value it is edited to, artifacts reached, and where the edit needs it another config to begin with.
+# key -> new value, artifacts reached and, if the edit needs one, another config to start from.
 KEYS = {
-    "scale": ("full", PICKUP | DECISION),  # the plan counts its costs
+    "scale": ("full", PICKUP | DECISION),  # the plan uses its costs
     "device": ("cuda", LATENTS | POLICIES | ROLLOUTS | {"attention_train_*"}),
     "image_keys.front": ("front", RECORDINGS | {"latents_front.parquet"} | POLICIES | ROLLOUTS),
     "image_keys.wrist": ("wrist", RECORDINGS | {"latents_wrist.parquet"} | POLICIES | ROLLOUTS),
@@ -89,7 +89,7 @@ KEYS = {
     "encoder.heads": (6, {"encoder"}),
     "encoder.seed": (1, {"encoder"}),
     "encoder.pretrain_steps": (100, {"encoder_pretrained"} | LATENTS | WORLD_POLICIES | WORLD_ROLLOUTS),
-    "latents.batch_size": (4, LATENTS),  # and not 64 and 4 for 4 and 64: to Snakemake a set of params has no names
+    "latents.batch_size": (4, LATENTS),  # for a swap of 64 and 4 see test_a_swap_of_two_values_is_noticed
     "world.window": (8, LATENTS | WORLD_POLICIES),
     "world.history": (5, WORLD_POLICIES),
     "world.horizon": (4, WORLD_POLICIES),
@@ -125,7 +125,7 @@ KEYS = {
         {"ckpt_*/seed_1", "ckpt_*/manifest.json", "rollouts/*/seed_1/*", "eval_*.json", "attention_*.parquet"}
         | {"prophet_*.json"}
         | PICKUP
-        | DECISION,  # by the plan
+        | DECISION,  # through the plan
     ),
     "training.save_every": (50, set()),
     "training.cache_frames": (False, set()),
@@ -162,7 +162,7 @@ KEYS = {
     "budget.gpus": (2, PICKUP | DECISION),
     "commits": ({"me/smolvla@main": COMMITS[1]}, {"policy"}, A_BRANCH),
     "costs.full.train.one": (99, NOTHING),  # of another scale
-    "costs.embedded.latents.front": (99, NOTHING),  # E2 has made them
+    "costs.embedded.latents.front": (99, NOTHING),  # E2 has made these
     "costs.embedded.latents.wrist": (99, PICKUP | DECISION),
     "costs.embedded.train.none": (99, NOTHING),
     "costs.embedded.train.one": (99, PICKUP | DECISION),
@@ -191,7 +191,7 @@ KEYS = {
 
 
 def merged(config, changes):
-    """Changes over a config, section by section, as Snakemake merges config files."""
+    """A config with changes merged into it, section by section, as Snakemake merges config files."""
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(config.get(key), dict):
             merged(config[key], value)
@@ -214,9 +214,9 @@ def jobs_by_output(folder, config):
 
 
 def reached(before, after):
-    """Outputs whose job is new or is told something else."""
-    told = [{o: (j.params, j.inputs, j.command) for o, j in jobs.items()} for jobs in (before, after)]
-    return {output for output, what in told[1].items() if told[0].get(output) != what}
+    """Outputs whose job is new, or has other params, inputs or command."""
+    old, new = ({o: (j.params, j.inputs, j.command) for o, j in jobs.items()} for jobs in (before, after))
+    return {output for output, job in new.items() if old.get(output) != job}
 
 
 MAPPINGS = {"options": Option, "costs": Costs}
@@ -240,13 +240,13 @@ def leaves(model, prefix=""):
 ALL_LEAVES = sorted(leaves(Experiment))
 
 
-def test_every_key_states_what_an_edit_of_it_makes_anew():
-    assert [leaf for leaf in ALL_LEAVES if not fnmatch.filter(KEYS, leaf)] == [], "say in KEYS what an edit makes anew"
+def test_every_key_states_what_an_edit_of_it_rebuilds():
+    assert [leaf for leaf in ALL_LEAVES if not fnmatch.filter(KEYS, leaf)] == [], "say in KEYS what an edit rebuilds"
 
 
 @pytest.fixture(scope="module")
 def jobs_before(tmp_path_factory):
-    """jobs_before(CONFIG): most edits begin at one of few configs, each planned once."""
+    """jobs_before(CONFIG): most edits start from one of a few configs, and each is planned once."""
     planned = {}
 
     def jobs_before(config):
@@ -259,7 +259,7 @@ def jobs_before(tmp_path_factory):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_an_edit_makes_anew_what_is_stated_and_nothing_else(tmp_path, jobs_before, key):
+def test_an_edit_rebuilds_what_is_stated_and_nothing_else(tmp_path, jobs_before, key):
     value, stated, *start = KEYS[key]
     always = {"decision": {"wrist_experiment": "always"}}
     base = merged(merged(copy.deepcopy(CONFIG), always), start[0] if start else {})
@@ -273,27 +273,27 @@ def test_an_edit_makes_anew_what_is_stated_and_nothing_else(tmp_path, jobs_befor
         assert fnmatch.filter(after, pattern), f"nothing is called {pattern}"
 
 
-def test_an_edit_of_the_wrist_option_plans_nothing_where_the_branch_did_not_ask_for_it(tmp_path):
+def test_an_edit_of_the_wrist_option_rebuilds_nothing_if_the_branch_did_not_ask_for_it(tmp_path):
     before = jobs_by_output(tmp_path, CONFIG)
     edit = change("options.A.training.learning_rate", 1e-3)
     assert reached(before, jobs_by_output(tmp_path, merged(copy.deepcopy(CONFIG), edit))) == set()
 
 
-def test_no_artifact_is_made_from_a_film(tmp_path):
+def test_no_artifact_is_made_from_a_video(tmp_path):
     always = change("decision.wrist_experiment", "always")
     jobs = jobs_by_output(tmp_path, merged(copy.deepcopy(CONFIG), always))
     assert fnmatch.filter(jobs, "videos/A/*")
     assert {job.rule for job in jobs.values() if any("videos/" in path for path in job.inputs)} <= {"all"}
 
 
-def test_params_that_swap_their_values_are_seen(tmp_path):
+def test_a_swap_of_two_values_is_noticed(tmp_path):
     swapped = {"latents": {"batch_size": 4}, "world": {"window": 64}}
     before, after = (jobs_by_output(tmp_path, merged(copy.deepcopy(CONFIG), c)) for c in ({}, swapped))
-    told = [set(jobs["latents_front.parquet"].params.values()) for jobs in (before, after)]
-    assert told[0] != told[1]
+    old, new = (set(jobs["latents_front.parquet"].params.values()) for jobs in (before, after))
+    assert old != new
 
 
-def test_a_job_is_told_no_two_params_that_could_swap_their_values(tmp_path):
+def test_no_job_has_two_params_that_could_swap_their_values(tmp_path):
     for output, job in jobs_by_output(tmp_path, CONFIG).items():
         plain = [name for name, value in job.params.items() if not value.startswith(("{", "--"))]
         assert len(plain) <= 1, output
@@ -430,7 +430,7 @@ def copied(tmp_path_factory):
 
 @pytest.fixture
 def repository(copied, monkeypatch):
-    """The copy, to edit; it is as it was afterwards."""
+    """The copy, to edit; it is restored afterwards."""
     texts = {path: path.read_text() for path in copied.rglob("*.py")}
     monkeypatch.setattr(sources, "REPOSITORY", copied)
     yield copied
@@ -438,7 +438,7 @@ def repository(copied, monkeypatch):
         path.write_text(text)
 
 
-def told():
+def source_of_each_rule():
     return {rule: sources.source_code(program) for rule, program in PROGRAMS.items()}
 
 
@@ -450,11 +450,11 @@ def library():
     return files - packages, packages
 
 
-def test_every_module_states_what_an_edit_of_it_makes_anew():
+def test_every_module_states_what_an_edit_of_it_rebuilds():
     assert sorted(MODULES) == sorted(map(str, library()[0]))
 
 
-def test_a_package_holds_no_code_of_its_own():
+def test_the_init_of_a_package_holds_no_code():
     for path in library()[1]:
         assert [type(node) for node in ast.parse((REPOSITORY / path).read_text()).body] == [ast.Expr], path
 
@@ -467,36 +467,36 @@ def test_every_rule_names_the_program_it_runs(tmp_path):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_an_edit_of_code_makes_anew_what_it_makes_and_nothing_else(repository, module):
-    before = told()
+def test_an_edit_of_a_module_rebuilds_what_it_makes_and_nothing_else(repository, module):
+    before = source_of_each_rule()
     with (repository / module).open("a") as file:
         file.write("\n_EDITED = True\n")
-    after = told()
+    after = source_of_each_rule()
     assert {rule for rule in PROGRAMS if before[rule] != after[rule]} == MODULES[module]
 
 
 @pytest.mark.parametrize("rule", PROGRAMS)
-def test_an_edit_of_a_program_makes_anew_what_it_makes_and_nothing_else(repository, rule):
-    before = told()
+def test_an_edit_of_a_program_rebuilds_what_it_makes_and_nothing_else(repository, rule):
+    before = source_of_each_rule()
     with (repository / PROGRAMS[rule]).open("a") as file:
         file.write("\n_EDITED = True\n")
-    after = told()
+    after = source_of_each_rule()
     assert {r for r in PROGRAMS if before[r] != after[r]} == {rule}
 
 
-def test_comments_and_docstrings_of_any_file_make_nothing_anew(repository):
-    before = told()
+def test_an_edit_of_comments_and_docstrings_rebuilds_nothing(repository):
+    before = source_of_each_rule()
     for path in repository.rglob("*.py"):
         text = path.read_text()
         text = text.replace('"""', '"""Edited. ', 1) if text.startswith('"""') else text
         path.write_text(f"{text}\n# edited\n")
-    assert told() == before
+    assert source_of_each_rule() == before
 
 
 # ---- the words ------------------------------------------------------------------------------------------------------
 
 
-def test_every_part_of_a_spec_is_told_by_a_key_of_the_config():
+def test_changes_are_explained_only_by_keys_that_the_config_has():
     known = {leaf.replace("options.*", "options.{option}") for leaf in ALL_LEAVES}
     sections = {leaf.rpartition(".")[0] for leaf in known} | {leaf.partition(".")[0] for leaf in known}
     for rule, keys in CONFIG_KEYS.items():

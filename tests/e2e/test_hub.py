@@ -1,4 +1,4 @@
-"""Dataset, encoder, VLM and policy out of a hub's cache, without the hub: what full scale does, at smoke scale."""
+"""Dataset, encoder, VLM and policy from a hub's cache, without the hub: what full scale does, at smoke scale."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def files_of(folder):
 
 
 def as_published(vlm):
-    """The VLM's files as a hub has them: the published one's config names a precision."""
+    """The VLM's files as on a hub: there, the config names a precision."""
     config = read_json(vlm / "config.json")
     config["dtype"] = config["text_config"]["dtype"] = "bfloat16"
     return files_of(vlm) | {"config.json": json.dumps(config).encode()}
@@ -36,7 +36,7 @@ def as_published(vlm):
 
 @pytest.fixture(scope="module", params=["images", "videos"])
 def dataset(request, smoke, tmp_path_factory):
-    """A demonstrations' dataset as people publish one, and in which form."""
+    """A form in which people publish datasets, and the demonstrations in that form."""
     if request.param == "images":
         return request.param, smoke / "results/dataset"
     folder = tmp_path_factory.mktemp("videos") / "dataset"
@@ -46,7 +46,7 @@ def dataset(request, smoke, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def snakemake(dataset, smoke, publish, environment, tmp_path_factory):
-    """snakemake(*TARGETS) in a clone and a folder of their own, with a hub that only its client's cache knows."""
+    """snakemake(*TARGETS) in its own clone and folder, with a hub that exists only in its client's cache."""
     folder = tmp_path_factory.mktemp("hub").resolve()
     ignored = shutil.ignore_patterns(".*", "results", "runs", "logs", "out")
     clone = shutil.copytree(REPOSITORY, folder / "clone", ignore=ignored)
@@ -75,7 +75,7 @@ def snakemake(dataset, smoke, publish, environment, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unpinned(snakemake):
-    """What is said before anything was fetched."""
+    """What Snakemake prints before anything was fetched."""
     return snakemake("results/policy", well=False)
 
 
@@ -92,7 +92,7 @@ def evaluated(snakemake, fetched):
     return snakemake.folder / "run/results"
 
 
-def test_what_nobody_pinned_is_refused_with_what_pins_it(unpinned):
+def test_what_is_not_pinned_is_refused_and_the_error_names_the_command_that_pins_it(unpinned):
     assert "policy.revision: me/policy@main is pinned to no commit; `snakemake fetch` pins it" in unpinned
 
 
@@ -107,27 +107,27 @@ def test_what_is_placed_is_what_was_published(evaluated, dataset, smoke):
     assert (dataset[0] == "videos") == (evaluated / "dataset/videos").is_dir()
 
 
-def test_a_training_begins_at_the_published_policy_and_says_so(evaluated):
+def test_a_training_starts_from_the_published_policy_and_records_it(evaluated):
     made = read_provenance(evaluated / "ckpt_E2/seed_0")
     inputs = {ingredient.role: ingredient for ingredient in made.inputs}
     assert inputs["policy"].sha256 == read_provenance(evaluated / "policy").content_sha256
 
 
-def test_its_processors_are_those_of_the_published_policy(evaluated):
+def test_the_trained_option_has_the_processors_of_the_published_policy(evaluated):
     name = "policy_preprocessor_step_5_normalizer_processor.safetensors"
     assert (evaluated / "ckpt_E2/seed_0" / name).read_bytes() == (evaluated / "policy" / name).read_bytes()
 
 
-def test_it_is_rolled_out(evaluated):
+def test_the_trained_option_is_rolled_out(evaluated):
     assert len(read_json(evaluated / "eval_E2_0.json")["episodes"]) == 2
 
 
-def test_a_hub_that_moves_on_changes_nothing(evaluated, snakemake, publish):
+def test_a_new_commit_on_the_hub_changes_nothing(evaluated, snakemake, publish):
     publish(snakemake.cache, "model", "me/policy", LATER, {"config.json": b"{}"})
     snakemake("fetch")
     assert "Nothing to be done" in snakemake("results/eval_E2_0.json")
 
 
-def test_the_cache_stays_as_it_was(evaluated, snakemake):
+def test_the_cache_is_not_modified(evaluated, snakemake):
     for blob in snakemake.cache.rglob("blobs/*"):
         assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name

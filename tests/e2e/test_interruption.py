@@ -1,4 +1,4 @@
-"""Killed at any moment, the same command goes on and ends as if nothing had happened."""
+"""A run that is killed at any moment goes on with the same command, and ends as if nothing had happened."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from world_modality.report.lineage import verify
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 KILLS = ("job", "snakemake", "tree") * 4
-PATIENCE = 600  # seconds a run may take; the test fails where it takes longer
+PATIENCE = 600  # seconds a run may take; the test fails if it takes longer
 
 
 def at_work(directory):
@@ -76,7 +76,7 @@ def wait_until_quiet(directory, seconds):
             return
         time.sleep(0.1)
     left = [(p.pid, p.cmdline()) for p in at_work(directory)]
-    raise AssertionError(f"still at work: {left}")
+    raise AssertionError(f"still running: {left}")
 
 
 def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
@@ -87,7 +87,7 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
     monkeypatch.chdir(directory)
     draw = random.Random(20)
     interrupted = 0
-    moments = sorted(draw.sample(range(24), len(KILLS)))  # after so many of the 34 jobs, and up to some seconds
+    moments = sorted(draw.sample(range(24), len(KILLS)))  # after this many of the 34 jobs and up to 6 seconds
     for kind, jobs in zip(KILLS, moments, strict=True):
         run = go_on(command, directory, environment)
         while finished_jobs(directory) < jobs and run.poll() is None:
@@ -98,7 +98,7 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(
         if run.poll() is None:
             kill(kind, run, directory, draw)
             interrupted += 1
-        run.wait(PATIENCE)  # after the kill of a program, Snakemake lets the other one finish
+        run.wait(PATIENCE)  # after a program is killed, Snakemake lets the other one finish
         wait_until_quiet(directory, seconds=15)
         if Path("results").is_dir() and any(Path("results").glob("[!.]*")):
             assert [p for _, problems in verify("results") for p in problems] == []
@@ -150,7 +150,7 @@ def newest(folder):
 
 
 @pytest.mark.parametrize("left", ["", "a lock"])
-def test_the_lock_of_a_killed_run_is_removed_and_that_of_a_living_one_is_not(tmp_path, left):
+def test_the_lock_of_a_killed_run_is_removed_but_not_that_of_a_running_one(tmp_path, left):
     locks = tmp_path / ".snakemake" / "locks"
     locks.mkdir(parents=True)
     if left:
@@ -165,4 +165,4 @@ def test_the_lock_of_a_killed_run_is_removed_and_that_of_a_living_one_is_not(tmp
     finally:
         living.kill()
     assert bool(ended.returncode) == bool(left)
-    assert ("Snakemake is at work here already" in ended.stderr) == bool(left)
+    assert ("Snakemake is already running here" in ended.stderr) == bool(left)

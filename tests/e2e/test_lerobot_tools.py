@@ -35,7 +35,7 @@ def _run(tool: str, *arguments: str) -> str:
 
 
 def _record_noise(root: Path) -> LeRobotDataset:
-    """A dataset of two episodes of LIBERO's shapes, with noise in them."""
+    """A dataset of two episodes of noise, in the shapes of LIBERO."""
     image = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}
     features = dict.fromkeys((FRONT, WRIST), image) | {
         "observation.state": {"dtype": "float32", "shape": (8,), "names": None},

@@ -1,4 +1,4 @@
-"""On a finished experiment an edit makes anew exactly what depends on it: real dry runs, by Snakemake's own memory."""
+"""In a finished experiment, an edit rebuilds exactly what depends on it: real dry runs, by Snakemake's own records."""
 
 import fnmatch
 import re
@@ -20,7 +20,7 @@ SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 ALL = {"E0", "E2", "E2-zero", "S0", "A"}
 END = {"decision.json", "decision.txt", "figures/success.svg"}
 WORLD = {"E2", "A", "E9"}
-COSTS = {"smoke": default_config()["costs"]["full"]}  # those of its scale are not known
+COSTS = {"smoke": default_config()["costs"]["full"]}  # costs.yaml has none for this scale
 FIGURES = {f"figures/{name}.svg" for name in ("success", "attention", "prophet")}
 DRAWN = FIGURES | {"figures/plan.svg"}
 PICKUP = {"pickup.json", "figures/plan.svg"}  # and plan.json between the two
@@ -154,11 +154,11 @@ def test_an_edit_of_a_module_plans_what_it_makes(smoke, checkout, module, expect
         path.write_text(code)
 
 
-# ---- more of what is there ------------------------------------------------------------------------------------------
+# ---- additions to what is there -------------------------------------------------------------------------------------
 
 
 def test_a_new_option_is_one_row_and_retrains_nothing(smoke, tmp_path, environment):
-    """The wrist with a window of 8, evaluated for real beside what is there; then E0 with a second training seed."""
+    """The wrist with a window of 8, evaluated for real next to what is there; then E0 with a second training seed."""
     shutil.copytree(smoke, tmp_path / "runs", copy_function=shutil.copy2)
     results = tmp_path / "runs/results"
     there = trained(results)
@@ -207,26 +207,26 @@ def why(smoke, tmp_path, edit):
 @pytest.mark.parametrize(
     ("edit", "cause"),
     [
-        ({"world": {"horizon": 4}}, "world.horizon was 8, is 4"),
-        ({"world": {"window": 2}}, "world.window was 4, is 2"),
-        ({"training": {"learning_rate": 1e-3}}, "training.learning_rate was 0.0015, is 0.001"),
-        ({"decision": {"margin": 0.05}}, "decision.margin was 0.1, is 0.05"),
-        ({"options": {"A": {"label": "else"}}}, "options.A.label was predicted futures of the wrist camera, is else"),
-        ({"evaluation": {"video_size": 96}}, "evaluation.video_size was 64, is 96"),
-        ({"evaluation": {"horizon": 30}}, "evaluation.horizon was 20, is 30"),
-        ({"simulation": {"settle_steps": 3}}, "simulation.settle_steps was 10, is 3"),
+        ({"world": {"horizon": 4}}, "world.horizon was 8, is now 4"),
+        ({"world": {"window": 2}}, "world.window was 4, is now 2"),
+        ({"training": {"learning_rate": 1e-3}}, "training.learning_rate was 0.0015, is now 0.001"),
+        ({"decision": {"margin": 0.05}}, "decision.margin was 0.1, is now 0.05"),
+        ({"options": {"A": {"label": "new"}}}, "options.A.label was predicted futures of the wrist camera, is now new"),
+        ({"evaluation": {"video_size": 96}}, "evaluation.video_size was 64, is now 96"),
+        ({"evaluation": {"horizon": 30}}, "evaluation.horizon was 20, is now 30"),
+        ({"simulation": {"settle_steps": 3}}, "simulation.settle_steps was 10, is now 3"),
         ({"evaluation": {"episodes": 4}}, "it has never been made"),
-        ({"budget": {"gpus": 2}}, "budget.gpus was 1, is 2"),
-        ({"costs": COSTS}, f"costs.ckpt_A/seed_0.hours was not there, is {float(COSTS['smoke']['train']['one'])}"),
-        ({"figures": {"pickup_color": "#123456"}}, "figures.pickup_color was #000000, is #123456"),
+        ({"budget": {"gpus": 2}}, "budget.gpus was 1, is now 2"),
+        ({"costs": COSTS}, f"costs.ckpt_A/seed_0.hours was not there, is now {float(COSTS['smoke']['train']['one'])}"),
+        ({"figures": {"pickup_color": "#123456"}}, "figures.pickup_color was #000000, is now #123456"),
     ],
 )
 def test_the_plan_names_the_key(smoke, tmp_path, edit, cause):
     assert f"Because {cause}:" in why(smoke, tmp_path, edit)
 
 
-def test_nothing_to_do_is_said_so(smoke, tmp_path):
-    assert why(smoke, tmp_path, {}) == "Nothing would run: all is as it should be.\n"
+def test_the_plan_says_so_if_there_is_nothing_to_do(smoke, tmp_path):
+    assert why(smoke, tmp_path, {}) == "Nothing would run: everything is up to date.\n"
 
 
 def test_the_plan_names_a_file_that_was_deleted_or_edited(smoke, tmp_path):
@@ -239,9 +239,9 @@ def test_the_plan_names_a_file_that_was_deleted_or_edited(smoke, tmp_path):
         figure.write_bytes(kept)
 
 
-def test_the_plan_says_what_the_branch_still_hides(smoke, tmp_path):
+def test_the_plan_lists_what_the_branch_may_still_add(smoke, tmp_path):
     text = why(smoke, tmp_path, {"decision": {"wrist_experiment": "if_world_hurts"}, "training": {"steps": 13}})
-    hidden = text.partition("Hidden until judge_pickup has chosen the branch")[2]
+    hidden = text.partition("Unknown until judge_pickup has chosen the branch")[2]
     assert "results/ckpt_A/seed_0" in hidden
     assert "results/eval_A_0.json" in hidden
     assert "ckpt_E0" not in hidden
@@ -250,4 +250,4 @@ def test_the_plan_says_what_the_branch_still_hides(smoke, tmp_path):
 def test_the_program_says_why(smoke):
     command = [sys.executable, REPOSITORY / "scripts/tools/why.py", "--directory", smoke, "--configfile", SMOKE]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.stdout == "Nothing would run: all is as it should be.\n", run.stderr
+    assert run.stdout == "Nothing would run: everything is up to date.\n", run.stderr

@@ -73,7 +73,7 @@ def test_checkpoints_are_lerobot_pretrained_models(smoke):
             assert (folder / name).is_file(), name
 
 
-def test_world_options_report_whether_their_world_path_is_alive(smoke):
+def test_world_options_report_whether_their_world_path_is_active(smoke):
     for option in ("E2", "A"):
         world = read_json(smoke / f"results/eval_{option}_0.json")["world"]["seed_0"]
         assert {"gate", "action_change_rms", "world_loss", "copy_last"} <= set(world)
@@ -108,7 +108,7 @@ def test_the_figures_are_drawn(smoke):
         assert "<svg" in (smoke / f"results/figures/{figure}.svg").read_text()[:2000]
 
 
-def test_what_the_plan_chose_is_what_was_run(smoke):
+def test_the_options_that_the_plan_chose_were_run(smoke):
     plan = read_json(smoke / "results/plan.json")
     assert plan["chosen"] == read_json(smoke / "results/pickup.json")["scheduled"] == ["A"]
     assert plan["stages"] == []  # nobody has measured what a stage costs at smoke scale
@@ -124,7 +124,7 @@ def test_the_attention_of_front_and_wrist_is_compared(smoke):
     assert all(abs(total - 1) < 1e-4 for total in chunks["attention_sum"].to_pylist())
 
 
-def test_what_prophet_foresees_is_measured_on_held_out_episodes(smoke):
+def test_the_quality_of_prophet_is_measured_on_held_out_episodes(smoke):
     for option in ("E2", "A"):
         foresight = read_json(smoke / f"results/prophet_{option}.json")
         assert len(foresight["held_out"]) == 2
@@ -181,7 +181,7 @@ def change_a_success(path):
         ("decision.txt", truncate, "decision.txt"),
     ],
 )
-def test_verifying_finds_what_was_damaged(smoke, tmp_path, name, damage, found):
+def test_verifying_finds_the_damaged_artifact(smoke, tmp_path, name, damage, found):
     shutil.copytree(smoke / "results", tmp_path / "results")
     damage(tmp_path / "results" / name)
     wrong = [

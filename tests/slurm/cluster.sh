@@ -3,22 +3,23 @@
 #
 #   cluster.sh up       installs what is missing, starts every daemon, waits until the node takes jobs
 #   cluster.sh down     cancels the jobs that are left and stops every daemon
-#   cluster.sh status   which daemons run, and what the node does; fails where one is missing
+#   cluster.sh status   shows which daemons run, and what the node does; fails if one is missing
 #
 # Partitions cpu and gpu, both of the one node; account test; --qos=urgent, whose jobs send others back to the queue.
-# munged and mariadbd run with a key and a database of the cluster's own, beside any that the machine has.
+# munged and mariadbd run with the cluster's own key and database, next to any that the machine already runs.
 #
 # Non-obvious behaviours
-# * The configuration must lie in /etc/slurm: jobs that Snakemake submits have lost $SLURM_CONF. It lies there only while
-#   the cluster is up: Snakemake asks the controller for its settings whenever it starts with the SLURM plugin
-#   installed, whatever the executor, and for one that is named and does not answer it waits nine seconds.
-# * The node claims more CPUs and memory than the machine has, so that what full-scale jobs ask for is to be had, and two
-#   GPUs, for which any two character devices will do: their number is all a job sees.
-# * There are no cgroups. Memory is sampled: a job dies some seconds after it outgrew its request, as FAILED, where a
-#   cluster with cgroups says OUT_OF_MEMORY.
-# * Processes are found by their group. By parentage (linuxproc), those whose batch shell died first would live on.
-# * Time limits, and signals before them, are looked at every 30 seconds, and count in minutes.
-# * A job that goes back to the queue starts again when the credential of its first start has expired (cred_expire).
+# * The configuration must be in /etc/slurm, because jobs that Snakemake submits have lost $SLURM_CONF. It is there only
+#   while the cluster is up: if the SLURM plugin is installed, Snakemake asks the controller for its settings at every
+#   start, whatever the executor. If a controller is configured and does not answer, it waits nine seconds.
+# * The node claims more CPUs and memory than the machine has, so that full-scale jobs get what they ask for. It also
+#   claims two GPUs. Any two character devices will do for them, because a job sees only their number.
+# * There are no cgroups. Memory is sampled, so a job is killed some seconds after it exceeds its request, and its state
+#   is FAILED. On a cluster with cgroups it is OUT_OF_MEMORY.
+# * Processes are tracked by their group. If tracked by parentage (linuxproc), those whose batch shell died first would
+#   live on.
+# * Time limits, and signals before them, are checked every 30 seconds, and are whole minutes.
+# * A job that goes back to the queue starts again only after the credential of its first start expires (cred_expire).
 set -euo pipefail
 umask 022
 export PATH=$PATH:/usr/sbin:/sbin
@@ -42,7 +43,7 @@ missing_packages() {
   done
 }
 
-forbid_services() {  # a package that is installed would start its daemons, with no or another configuration
+forbid_services() {  # or else installing a package starts its daemons, with no configuration or another one
   local policy=/usr/sbin/policy-rc.d
   [[ ! -e $policy ]] || return 0
   trap "rm -f $policy" EXIT
@@ -54,12 +55,12 @@ install_packages() {
   local missing
   mapfile -t missing < <(missing_packages)
   ((${#missing[@]})) || return 0
-  command -v apt-get >/dev/null || fail "no apt here; install what corresponds to: ${missing[*]}"
+  command -v apt-get >/dev/null || fail "no apt here; install the equivalents of: ${missing[*]}"
   say "installing ${missing[*]}"
   forbid_services
   apt-get update >>"$logs/apt.log" 2>&1 || say "warning: apt-get update did not reach every archive ($logs/apt.log)"
   DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >>"$logs/apt.log" 2>&1 ||
-    { tail -n 15 "$logs/apt.log" >&2; fail "apt-get install ${missing[*]} failed (all of its output: $logs/apt.log)"; }
+    { tail -n 15 "$logs/apt.log" >&2; fail "apt-get install ${missing[*]} failed (its full output: $logs/apt.log)"; }
 }
 
 # ---- configuration --------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ write_configuration() {
   ln -sfn /dev/zero "$state/gpu1"
   local host loopback_only=
   host=$(hostname -s)
-  # SLURM can listen on the address of the host's name alone, or on all; what comes in needs the key of munged anyway.
+  # SLURM can listen only on the address of the host's name, or on all. Every request needs munged's key anyway.
   [[ $(getent ahostsv4 "$host") != 127.0.0.1\ * ]] || loopback_only=CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 
   cat >"$etc/slurm.conf" <<CONF
@@ -121,7 +122,7 @@ PartitionName=cpu Nodes=loopback Default=YES
 PartitionName=gpu Nodes=loopback
 CONF
 
-  # No cgroups are used, but a newer slurmd loads the plugin all the same, and that of version 2 asks systemd for a scope.
+  # No cgroups are used, but a newer slurmd loads the plugin anyway, and the one for version 2 asks systemd for a scope.
   echo CgroupPlugin=cgroup/v1 >"$etc/cgroup.conf"
 
   cat >"$etc/gres.conf" <<CONF
@@ -145,16 +146,16 @@ CONF
 
 # ---- daemons --------------------------------------------------------------------------------------------------------
 
-is_running() { grep -qs "$1" "/proc/$2/cmdline"; }  # DAEMON PID; one that ended unawaited has no command line left
+is_running() { grep -qs "$1" "/proc/$2/cmdline"; }  # DAEMON PID; a zombie has no command line
 
-pid_of() {  # DAEMON: its process id, where it runs
+pid_of() {  # DAEMON: its process id, if it runs
   local pid
   pid=$(cat "$state/run/$1.pid" 2>/dev/null) && is_running "$1" "$pid" && echo "$pid"
 }
 
 give_up() {  # DAEMON WHY
   tail -n 20 "$logs/$1.log" >&2
-  fail "$1 $2 (all it said: $logs/$1.log)"
+  fail "$1 $2 (its full log: $logs/$1.log)"
 }
 
 await() {  # SECONDS DAEMON COMMAND...: until the command succeeds
@@ -193,7 +194,7 @@ start_slurmctld() {
 
 start_slurmd() { slurmd; }
 
-add_account() {  # for root and for whoever called sudo; what is there already is no error
+add_account() {  # for root and for whoever called sudo; it is no error if they exist already
   local user
   sacctmgr -i add cluster loopback >/dev/null || true
   sacctmgr -i add qos urgent preempt=normal >/dev/null || true
@@ -217,7 +218,7 @@ stop() {  # DAEMON
 
 as_root() {  # COMMAND
   ((EUID)) || return 0
-  command -v sudo >/dev/null || fail "neither root nor sudo; have someone run as root:
+  command -v sudo >/dev/null || fail "this needs root or sudo; have someone run as root:
   apt-get install --no-install-recommends ${packages[*]}
   $self $1"
   exec sudo "$self" "$1"
@@ -230,7 +231,7 @@ node_takes_jobs() {
   node_is 'idle|mixed|allocated|completing'
 }
 
-has_jobs() { [[ -n $(squeue -h) ]] || grep -q "$state/slurmd/" /proc/net/unix; }  # in the queue, or a step that listens
+has_jobs() { [[ -n $(squeue -h) ]] || grep -q "$state/slurmd/" /proc/net/unix; }  # queued, or a step that still listens
 
 up() {
   as_root up
@@ -254,7 +255,7 @@ down() {
       has_jobs || break
       sleep 0.2
     done
-    ((patience)) || say "warning: a job outlived its cancelling"
+    ((patience)) || say "warning: a cancelled job is still running"
   fi
   for ((i = ${#daemons[@]} - 1; i >= 0; i--)); do
     stop "${daemons[i]}"

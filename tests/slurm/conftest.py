@@ -32,7 +32,7 @@ class Job:
         return self.log.read_text() if self.log.exists() else ""
 
     def until(self, *states, within=90):
-        """The first of these states that it is in; fails, with what the job said, if it is in none in time."""
+        """Wait for one of these states and return it; fails, with the job's output, if none is reached in time."""
         self._until(lambda: self.state in states, within, " or ".join(states))
         return self.state
 

@@ -41,7 +41,7 @@ def test_a_gpu_job_sees_one_device(submit):
     assert job.output in ("devices=0\n", "devices=1\n")
 
 
-def test_gpu_jobs_beside_each_other_see_different_devices(submit):
+def test_gpu_jobs_that_run_at_the_same_time_see_different_devices(submit):
     pair = [submit("echo devices=$CUDA_VISIBLE_DEVICES; sleep 300", "--partition=gpu", "--gres=gpu:1") for _ in "ab"]
     for job in pair:
         job.until_it_says("devices=")
@@ -71,7 +71,7 @@ def test_a_job_over_its_memory_is_killed(submit):
     assert "exceeded memory limit" in job.output
 
 
-def test_a_cancelled_job_ends_with_what_it_started(submit):
+def test_a_cancelled_job_ends_together_with_what_it_started(submit):
     job = submit(f"srun -n1 {python('print(1, flush=True); import time; time.sleep(300)')}")
     job.until_it_says("1")
     job.cancel()

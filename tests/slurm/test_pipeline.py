@@ -40,7 +40,7 @@ class Run:
         assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-8000:]
 
     def until(self, happened, what, within=300):
-        """The first truth that `happened` tells; fails, with what Snakemake said, where there is none in time."""
+        """Wait until `happened()` is true, and return it; fails, with Snakemake's output, if that takes too long."""
         limit = time.monotonic() + within
         while not (truth := happened()):
             assert time.monotonic() < limit, f"not {what} within {within} s: {self.log.read_text()[-5000:]}"
@@ -60,9 +60,10 @@ class Run:
         return [r for r in rows if r["WorkDir"] == str(self.directory) and r["Comment"].startswith(f"rule_{rule}")]
 
     def training(self, option):
-        """The job that trains an option, once it has saved another state; there it is halted.
+        """The job that trains an option, once it has saved another state. The training is halted there.
 
-        So what happens to the job next finds it at work, however fast the machine. SLURM ends a job by SIGCONT first.
+        So it is still running when the test disturbs it, however fast the machine. SLURM sends SIGCONT before it ends
+        a job.
         """
         before = newest_state(self.results, option)
         self.until(lambda: newest_state(self.results, option) > before, f"a state of {option}")
@@ -75,7 +76,7 @@ class Run:
                 os.kill(process, what)
 
     def at_work(self):
-        """Programs of its rules, and what started them, on whatever node: all are on this machine. Id -> words."""
+        """The words of each program of its rules by process id, on any node: all nodes are on this machine."""
         found = {int(path.name): where_and_what(path) for path in Path("/proc").glob("[0-9]*")}
         here = {process: words for process, (folder, words) in found.items() if folder == str(self.directory)}
         return {process: words for process, words in here.items() if any("--output" in word for word in words)}
@@ -112,13 +113,13 @@ def start(cluster, environment):
 
 @pytest.fixture(scope="module")
 def begun(start, tmp_path_factory):
-    """The smoke experiment, which the cluster makes from nothing; it mostly waits, and so do the tests next to it."""
+    """The smoke experiment, started from scratch on the cluster. It mostly waits, so other tests run meanwhile."""
     return start(tmp_path_factory.mktemp("cluster"), "results/decision.txt", "results/videos/E0/task_0")
 
 
 @pytest.fixture(scope="module")
 def on_cluster(begun):
-    """The smoke experiment, made by the cluster from nothing."""
+    """The smoke experiment, run on the cluster from scratch."""
     begun.ends_well()
     return begun
 

@@ -16,7 +16,7 @@ def refuse(*_, **__):
 
 
 class Part:
-    """A pilot, its recorder and a simulation, all at once."""
+    """Stands in for a pilot, its recorder and a simulation."""
 
     checkpoint_sha256, spec = "0" * 64, None
 
@@ -31,7 +31,7 @@ class Part:
 
 
 def roll_a_block(fault, *arguments):
-    """`evaluate_block`, in whose workers opening the pilot or an episode is refused; run as a program of its own."""
+    """Run `evaluate_block` with workers that refuse to open the pilot or an episode; for a separate program."""
     install(fault)
     blocks.check_checkpoint = lambda *_: None
     blocks._prepare_worker = globals()[f"prepare_{fault}"]

@@ -1,4 +1,4 @@
-"""A stale lock is removed, and whose Snakemake may hold it."""
+"""A stale lock is removed; the lock of a Snakemake that may still be running here is not."""
 
 import runpy
 from pathlib import Path
@@ -11,7 +11,7 @@ OURS, ANOTHER = 0, 4242  # users
 
 @pytest.fixture
 def clear(tmp_path, monkeypatch):
-    """clear(user, folder): run the program where `user` runs a Snakemake in `folder`; None: one it may not see."""
+    """clear(user, folder): run the program while `user` runs a Snakemake in `folder`; None: a folder it cannot see."""
     lock = tmp_path / "work/.snakemake/locks/0.input.lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
@@ -39,16 +39,16 @@ def clear(tmp_path, monkeypatch):
     return clear
 
 
-def test_another_user_s_snakemake_elsewhere_holds_no_lock_of_ours(clear):
+def test_another_user_s_snakemake_that_we_cannot_see_does_not_keep_our_lock(clear):
     assert clear(ANOTHER, None)
 
 
-def test_one_of_ours_in_another_folder_holds_none_either(clear, tmp_path):
+def test_our_own_snakemake_in_another_folder_does_not_keep_it_either(clear, tmp_path):
     assert clear(OURS, tmp_path)
 
 
 @pytest.mark.parametrize(("user", "folder"), [(OURS, None), (OURS, "work"), (ANOTHER, "work")])
-def test_the_lock_of_one_that_may_be_at_work_here_stays(clear, tmp_path, user, folder):
-    with pytest.raises(ValueError, match=r"Snakemake is at work here already \(process 7\)"):
+def test_the_lock_of_a_snakemake_that_may_be_running_here_stays(clear, tmp_path, user, folder):
+    with pytest.raises(ValueError, match=r"Snakemake is already running here \(process 7\)"):
         clear(user, folder and tmp_path / folder)
     assert (tmp_path / "work/.snakemake/locks/0.input.lock").exists()

@@ -1,4 +1,4 @@
-"""What the documentation names exists: links, paths, keys, and every command down to its flags."""
+"""Everything that the documentation names exists: links, paths, keys, and every command down to its flags."""
 
 import ast
 import inspect
@@ -13,7 +13,7 @@ from snakemake.cli import get_argument_parser
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")] + sorted((REPOSITORY / "docs").glob("*.md"))
-CHANGELOG = REPOSITORY / "CHANGELOG.md"  # may name what is gone
+CHANGELOG = REPOSITORY / "CHANGELOG.md"  # may name what no longer exists
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SPAN = re.compile(r"`([^`]+)`")
@@ -21,7 +21,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 PLACEHOLDER = re.compile(r"<[^<>]+>|…")  # eval_<option>_<task>.json
 WILDCARD = re.compile(r"\{\w+\}")
 MADE = ("results", "runs", "logs", "benchmarks/out")  # folders that a run makes
-FILES = {".json", ".txt", ".yaml", ".parquet"}  # and not the last part of a key
+FILES = {".json", ".txt", ".yaml", ".parquet"}  # suffixes of files; anything else after a dot is part of a key
 COMMANDS = ("make", "snakemake", "python")
 
 
@@ -94,7 +94,7 @@ def is_path(span):
 
 @pytest.fixture(scope="module")
 def artifacts():
-    """Patterns of everything that a run makes, `results/eval_{option}_{task}.json`, as one module says them."""
+    """Patterns of everything that a run makes, `results/eval_{option}_{task}.json`, as `paths` defines them."""
     from world_modality.experiment import paths
 
     named = [value for value in vars(paths).values() if isinstance(value, str) and value.startswith("results/")]
@@ -167,7 +167,7 @@ def rules():
 
 
 def check_config_file(path):
-    """One with a folder is the repository's; a bare name stands for the reader's own."""
+    """A path with a folder is in the repository; a bare name stands for a file of the reader's own."""
     assert "/" not in str(path) or (REPOSITORY / path).is_file(), path
 
 
@@ -187,7 +187,7 @@ def snakemake_parser():
 
 @pytest.mark.parametrize("words", commands_of("snakemake"))
 def test_snakemake_takes_its_flags_targets_and_files(words, snakemake_parser, request):
-    arguments = snakemake_parser.parse_args(words[1:])  # ends the test where it refuses a flag
+    arguments = snakemake_parser.parse_args(words[1:])  # ends the test if it refuses a flag
     for target in arguments.targets:
         known = target.startswith("results/") and is_made(target, request.getfixturevalue("artifacts"))
         assert known or target in rules(), target
@@ -252,7 +252,7 @@ def test_the_changelog_has_the_version_and_what_is_not_released(version):
     assert headings[:2] == ["Unreleased", version]
 
 
-def test_the_citation_is_whole_and_of_this_version(version):
+def test_the_citation_is_complete_and_of_this_version(version):
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
     assert citation["cff-version"] == "1.2.0"

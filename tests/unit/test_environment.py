@@ -60,7 +60,7 @@ def test_the_module_order_names_every_module():
     assert modules - ordered == set()
 
 
-def test_the_default_profile_says_nothing_that_belongs_to_another_profile():
+def test_the_default_profile_sets_nothing_that_belongs_in_another_profile():
     profile = yaml.safe_load((REPOSITORY / "profiles" / "default" / "config.yaml").read_text())
     assert not {"executor", "default-resources", "set-resources", "jobs"} & profile.keys()
 
@@ -70,7 +70,7 @@ def test_continuous_integration_runs_the_tests_and_nothing_else():
     assert [line for line in lines if line and not line.startswith("#")] == ["make test"]
 
 
-def test_libero_loads_without_asking_and_finds_its_assets():
+def test_libero_loads_without_a_question_and_finds_its_assets():
     code = "import os, libero.libero as l; print(os.listdir(l.get_libero_path('assets')))"
     environment = os.environ | {"LIBERO_CONFIG_PATH": str(Path(sys.prefix) / "libero")}
     loaded = subprocess.run(

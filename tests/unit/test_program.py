@@ -33,7 +33,7 @@ def test_a_program_dies_with_its_run(code):
 
 
 @pytest.mark.parametrize("reader", ["stays", "is gone with the run"])
-def test_a_program_with_something_to_save_is_asked_before_it_dies(tmp_path, reader):
+def test_a_program_with_something_to_save_is_asked_to_stop_before_it_is_killed(tmp_path, reader):
     run = subprocess.Popen(["sleep", "600"])
     code = f"""
 import pathlib, time
@@ -67,12 +67,12 @@ def test_a_program_started_by_hand_watches_nothing():
 SLEEP = "import time, world_modality; time.sleep(600)"
 
 
-def test_a_process_that_was_given_the_id_of_its_run_keeps_no_program_alive(tmp_path):
-    """Of a run that died before the watch began, and of one that died since."""
+def test_a_process_that_gets_the_id_of_a_dead_run_keeps_no_program_alive(tmp_path):
+    """Once for a run that died before the watch began, and once for one that died later."""
     later = "import os, subprocess, time; time.sleep(0.1); cat = subprocess.Popen('cat', stdin=subprocess.PIPE)"
     assert program("", f"{later}; os.environ['RUN_PIDS'] = str(cat.pid); {SLEEP}").wait(60) == -signal.SIGKILL
 
-    stat = Path("/proc/self/stat").read_text()  # stands where the run's is
+    stat = Path("/proc/self/stat").read_text()  # stands in for the run's
     (tmp_path / "stat").write_text(stat)
     started = program(f"{os.getpid()} {tmp_path}", SLEEP)
     time.sleep(2)

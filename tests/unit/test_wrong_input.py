@@ -110,7 +110,7 @@ OVERLAYS = {
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_a_wrong_overlay_is_told_in_one_line(overlay):
+def test_a_wrong_overlay_is_reported_in_one_line(overlay):
     config = default_config()
     update_config(config, yaml.safe_load(overlay))
     with pytest.raises(ConfigError) as refused:
@@ -132,15 +132,15 @@ SNAKEMAKE = [
 ]
 
 
-@pytest.mark.parametrize(("overlay", "target", "told"), SNAKEMAKE)
-def test_snakemake_stops_before_it_plans(tmp_path, overlay, target, told):
+@pytest.mark.parametrize(("overlay", "target", "message"), SNAKEMAKE)
+def test_snakemake_stops_before_it_plans(tmp_path, overlay, target, message):
     (tmp_path / "overlay.yaml").write_text(overlay)
     command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile", "--cores", "1"]
     command += ["--directory", tmp_path / "run", "--configfile", tmp_path / "overlay.yaml", "-n", "--", target]
     environment = {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode != 0
-    assert told in [line.strip() for line in (run.stdout + run.stderr).splitlines()]
+    assert message in [line.strip() for line in (run.stdout + run.stderr).splitlines()]
     assert "Traceback (most recent call last)" not in run.stdout + run.stderr
     assert not (tmp_path / "run" / "results").exists()
 
@@ -172,7 +172,7 @@ def call(program, flags):
 
 @pytest.fixture
 def refusal(monkeypatch, capsys):
-    """Run a program that must refuse what it is given; returns the one line it says."""
+    """Run a program that must refuse what it is given; returns the one line that it prints."""
 
     def too_late(*_, **__):
         raise AssertionError("refused too late: something expensive began")
@@ -242,7 +242,7 @@ def copied(desk, artifact):
 
 
 def recorded(path):
-    """Give an artifact a record that vouches for it as it is now, so that only what is in it can be refused."""
+    """Give an artifact a record that matches it as it is now, so that only its content can be refused."""
     with making(path, str(REPOSITORY / ENCODE), {}) as temporary:
         shutil.copytree(path, temporary) if path.is_dir() else shutil.copy(path, temporary)
     return path
@@ -283,7 +283,7 @@ def truncated(path, count=200):
 
 
 def flipped(path, position):
-    """One bit of a file turned over, so many bytes before its end."""
+    """A file with one bit flipped, `position` bytes before its end."""
     content = bytearray(path.read_bytes())
     content[-position] ^= 1
     path.write_bytes(content)
@@ -291,7 +291,7 @@ def flipped(path, position):
 
 
 def with_a_flipped_latent(path):
-    """A table of latents, one bit of its first row group's turned over."""
+    """A table of latents with one bit flipped in its first row group."""
     size = path.stat().st_size
     latents = pq.read_metadata(path).row_group(0).column(3)
     return flipped(path, size - latents.data_page_offset - latents.total_compressed_size + 8)
@@ -358,7 +358,7 @@ ENCODE_CASES = {
     "a size the patches do not fill": ({"image_size": 70}, "image size 70 is not a multiple of the patch size 16"),
     "an unknown device": ({"device": "gpu"}, "argument --device: invalid choice: 'gpu' (choose from 'cpu', 'cuda')"),
     "a GPU where there is none": ({"device": "cuda"}, "device cuda: no GPU can be used here; valid: cpu"),
-    "a dataset that is nowhere": (
+    "a dataset that is missing": (
         {"dataset": "results/nowhere"},
         "results/nowhere: no such folder, and no LeRobotDataset on the hub (",
     ),
@@ -388,7 +388,7 @@ ENCODE_CASES = {
         {"dataset": dataset_at_fps(10)},
         "meta/info.json says 10 fps, but frame 1 of episode 1 is at 0.05 s",
     ),
-    "an encoder that is nowhere": (
+    "an encoder that is missing": (
         {"encoder": "results/nowhere"},
         "results/nowhere: no such folder, and no V-JEPA 2 on the hub (",
     ),
@@ -407,12 +407,12 @@ ENCODE_CASES = {
 
 @pytest.mark.parametrize("case", ENCODE_CASES)
 def test_encoding_is_refused(desk, refusal, case):
-    changes, told = ENCODE_CASES[case]
+    changes, message = ENCODE_CASES[case]
     flags = encode_flags(desk.folder, desk.tmp / "out" / "latents.parquet")
-    assert told in refusal(ENCODE, spoiled(flags, changes, desk))
+    assert message in refusal(ENCODE, spoiled(flags, changes, desk))
 
 
-def test_latents_an_encoder_without_numbers_makes_are_not_written(desk, refusal, monkeypatch):
+def test_latents_that_are_not_numbers_are_not_written(desk, refusal, monkeypatch):
     monkeypatch.setattr(
         "world_modality.latents.encoder.VideoEncoder.encode", lambda self, w: np.nan * w.new_ones(len(w), 48)
     )
@@ -421,7 +421,7 @@ def test_latents_an_encoder_without_numbers_makes_are_not_written(desk, refusal,
 
 
 def spec_with(section, **values):
-    """The option's spec with values of one of its sections, or of the spec itself (None), replaced unseen."""
+    """The option's spec with values of a section, or of the spec itself (None), replaced without validation."""
 
     def change(desk):
         spec = json.loads(train_flags(desk.experiment, desk.folder, None, None)["spec"])
@@ -432,7 +432,7 @@ def spec_with(section, **values):
 
 
 TRAIN_CASES = {
-    "a dataset that is nowhere": (
+    "a dataset that is missing": (
         {"dataset": "results/nowhere"},
         "argument --dataset: results/nowhere: no such file or",
     ),
@@ -469,7 +469,7 @@ TRAIN_CASES = {
         {"spec": spec_with("training", stepz=1)},
         "argument --spec: training.stepz: unknown key; did you mean steps? valid: steps, batch_size, ",
     ),
-    "a spec that is nowhere": ({"spec": "spec.json"}, "argument --spec: spec.json: no such file or folder"),
+    "a spec that is missing": ({"spec": "spec.json"}, "argument --spec: spec.json: no such file or folder"),
     "a GPU where there is none": (
         {"spec": spec_with(None, device="cuda")},
         "device cuda: no GPU can be used here; valid",
@@ -481,22 +481,22 @@ TRAIN_CASES = {
     "a folder that is no VLM": ({"vlm": empty_folder}, "empty: has no config.json, expected a SmolVLM"),
     "no encoder": ({"encoder": None}, "option E2 encodes its camera at rollout: --encoder is missing"),
     "no latents": ({"latents": None}, "option E2 needs the latents of ['front'], not of none"),
-    "latents that are nowhere": (
+    "latents that are missing": (
         {"latents": "front=gone.parquet"},
         "argument --latents: gone.parquet: no such file or",
     ),
-    "latents of no known camera": ({"latents": "top=x.parquet"}, "'top=x.parquet' is not front=PATH or wrist=PATH"),
+    "latents of an unknown camera": ({"latents": "top=x.parquet"}, "'top=x.parquet' is not front=PATH or wrist=PATH"),
     "latents that are not numbers": ({"latents": latents(np.nan)}, "the latent of frame 3 is NaN or infinite"),
     "latents that are all zero": ({"latents": latents(0.0)}, "the latent of frame 3 is all zeros"),
     "latents of another camera": ({"latents": latents(image_key=WRIST)}, f"image_key is '{WRIST}', expected '{FRONT}'"),
     "latents of another window": ({"latents": latents(window=2)}, "window is 2, expected 4"),
     "latents of another dataset": ({"dataset": dataset_with_tasks("go", "stay")}, "was made from dataset "),
-    "latents of a dataset unknown": (
+    "latents of an unknown dataset": (
         {"latents": latents(dataset_fingerprint="0")},
         "dataset_fingerprint is '0', expecte",
     ),
     "latents of another encoder": ({"encoder": other_encoder}, "was made from encoder "),
-    "latents of an encoder unknown": (
+    "latents of an unknown encoder": (
         {"encoder": other_encoder, "latents": latents()},
         "spoiled.parquet: encoder_sha256 is ",
     ),
@@ -513,19 +513,19 @@ TRAIN_CASES = {
 
 @pytest.mark.parametrize("case", TRAIN_CASES)
 def test_training_is_refused(desk, refusal, case):
-    changes, told = TRAIN_CASES[case]
+    changes, message = TRAIN_CASES[case]
     flags = train_flags(desk.experiment, desk.folder, desk.made / "front.parquet", desk.tmp / "out" / "seed_0")
-    assert told in refusal(TRAIN, spoiled(flags, changes, desk))
+    assert message in refusal(TRAIN, spoiled(flags, changes, desk))
     assert not list(desk.tmp.glob("out/*"))  # no state of a training either
 
 
-def checkpoint(spoil, record_anew=False):
-    """A copy of the checkpoint, spoiled; its record says so, or is made anew."""
+def checkpoint(spoil, new_record=False):
+    """A spoiled copy of the checkpoint, which no longer matches its record, unless it gets a new one."""
 
     def change(desk):
         copy = copied(desk, desk.made / "checkpoint")
         spoil(copy)
-        return recorded(copy) if record_anew else copy
+        return recorded(copy) if new_record else copy
 
     return change
 
@@ -544,7 +544,7 @@ EVALUATE_CASES = {
     "initial states beyond the last": ({"first": 45}, "task 0: no initial state 50; there are 0 to 49"),
     "an initial state before the first": ({"first": -1}, "argument --first: -1 is not a whole number from 0"),
     "no initial state": ({"count": 0}, "argument --count: 0 is not a whole number from 1"),
-    "a checkpoint that is nowhere": (
+    "a checkpoint that is missing": (
         {"checkpoint": "nowhere"},
         "argument --checkpoint: nowhere: no such file or folder",
     ),
@@ -556,10 +556,10 @@ EVALUATE_CASES = {
     ),
     "a chunk longer than predicted": ({"spec": rollout_of("E2", n_action_steps=5)}, "n_action_steps 5: "),
     "no preprocessor": (
-        {"checkpoint": checkpoint(lambda c: (c / "policy_preprocessor.json").unlink(), record_anew=True)},
+        {"checkpoint": checkpoint(lambda c: (c / "policy_preprocessor.json").unlink(), new_record=True)},
         "policy_preprocessor.json is missing; a checkpoint has config.json, model.safetensors, policy_pre",
     ),
-    "no postprocessor where the record knew one": (
+    "no postprocessor although the record lists one": (
         {"checkpoint": checkpoint(lambda c: (c / "policy_postprocessor.json").unlink())},
         "spoiled_checkpoint: damaged or altered: its content has hash",
     ),
@@ -568,7 +568,7 @@ EVALUATE_CASES = {
         "spoiled_checkpoint: damaged or altered: its content has hash",
     ),
     "truncated weights": (
-        {"checkpoint": checkpoint(lambda c: truncated(c / "model.safetensors"), record_anew=True)},
+        {"checkpoint": checkpoint(lambda c: truncated(c / "model.safetensors"), new_record=True)},
         "spoiled_checkpoint/model.safetensors: truncated or damaged (",
     ),
 }
@@ -576,12 +576,12 @@ EVALUATE_CASES = {
 
 @pytest.mark.parametrize("case", EVALUATE_CASES)
 def test_evaluating_is_refused(desk, refusal, case):
-    changes, told = EVALUATE_CASES[case]
+    changes, message = EVALUATE_CASES[case]
     spec = desk.experiment.rollout_spec("E2").model_dump_json()
     flags = {"checkpoint": desk.made / "checkpoint", "task": 0, "seed": 0, "first": 0, "count": 10, "spec": spec}
     flags["output"] = desk.tmp / "out" / "block_0.jsonl"
     flags["attention"] = desk.tmp / "out" / "block_0_attention.parquet"
-    assert told in refusal(EVALUATE, spoiled(flags, changes, desk))
+    assert message in refusal(EVALUATE, spoiled(flags, changes, desk))
 
 
 @pytest.mark.parametrize("task", [10, -1])
@@ -666,21 +666,21 @@ def test_a_truncated_evaluation_is_refused(judged, refusal):
     assert "eval_E0_0.json: not a whole JSON file (" in refusal("scripts/judge_pickup.py", judged.judge)
 
 
-def test_an_evaluation_that_is_nowhere_is_refused(judged, refusal):
+def test_an_evaluation_that_is_missing_is_refused(judged, refusal):
     judged.paths[0].unlink()
     assert "eval_E0_0.json: no such file or folder" in refusal("scripts/judge_pickup.py", judged.judge)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "pickup.json: not a whole JSON file ("),
         ("[]", "pickup.json: says nothing about what it was made from"),
     ],
 )
-def test_a_malformed_pickup_is_refused(judged, refusal, text, told):
+def test_a_malformed_pickup_is_refused(judged, refusal, text, message):
     judged.decide["pickup"].write_text(text)
-    assert told in refusal("scripts/decide.py", judged.decide)
+    assert message in refusal("scripts/decide.py", judged.decide)
 
 
 def test_a_pickup_with_an_impossible_value_is_refused(judged, refusal):
@@ -701,7 +701,7 @@ def test_a_malformed_decision_is_not_drawn(desk, refusal):
 
 
 def test_a_checkpoint_from_elsewhere_is_not_listed(desk, refusal):
-    copy = checkpoint(lambda c: (c / "training.json").unlink(), record_anew=True)(desk)
+    copy = checkpoint(lambda c: (c / "training.json").unlink(), new_record=True)(desk)
     flags = {"option": "E2", "checkpoints": [copy], "output": desk.tmp / "out" / "manifest.json"}
     assert "training.json is missing; a checkpoint has config.json, model.safetensors, " in refusal(
         "scripts/write_manifest.py", flags
@@ -709,15 +709,15 @@ def test_a_checkpoint_from_elsewhere_is_not_listed(desk, refusal):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["train", "E9"], "error: no option E9; valid: E0, E2, A, E2-zero, S0"),
         (["train"], "error: no option (none given); valid: E0, E2, A, E2-zero, S0"),
         (["train", "E2-zero"], "error: E2-zero is not trained: it rolls out the checkpoint of E2"),
     ],
 )
-def test_the_spec_of_an_option_that_is_not_trained_is_not_printed(words, told, monkeypatch):
+def test_the_spec_of_an_option_that_is_not_trained_is_not_printed(words, message, monkeypatch):
     monkeypatch.setattr("sys.argv", ["print_spec.py", *words])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(REPOSITORY / "scripts/tools/print_spec.py"), run_name="__main__")
-    assert stopped.value.code == told
+    assert stopped.value.code == message

@@ -1,4 +1,4 @@
-"""The text a person reads about attention: `attention.txt`, a pure function of the report in `attention.json`.
+"""The text about attention that people read: `attention.txt`, a pure function of the report in `attention.json`.
 
 No line is wider than `WIDTH` columns.
 """
@@ -19,8 +19,8 @@ from world_modality.examination.attention_patterns import (
 )
 
 WIDTH = 100
-SHOWN = 8  # columns of a table: of more frames, heads or steps so many, evenly spaced
-SHUT = 1e-3  # |tanh(gate)| below which attention hardly reaches the actions
+SHOWN = 8  # columns of a table; of more frames, heads or steps, this many are shown, evenly spaced
+SHUT = 1e-3  # below this |tanh(gate)|, attention hardly reaches the actions
 
 
 def render(report: AttentionReport) -> str:
@@ -36,7 +36,7 @@ def render(report: AttentionReport) -> str:
             "relative to even attention (1: even, 0: all on one frame).",
             *_table(*_overall(report)),
         ],
-        ["IN THE COURSE OF AN EPISODE", *_table(*_phases(report))],
+        ["OVER THE COURSE OF AN EPISODE", *_table(*_phases(report))],
         ["BY DENOISING STEP (0 is the noisiest)", *_table(*_groups(report, "denoise_steps", "step"))],
         ["BY HEAD", *_table(*_groups(report, "heads", "head"))],
         [
@@ -55,7 +55,7 @@ def _plain_words(report: AttentionReport) -> list[str]:
     lines += [_shut(pattern) for pattern in report.leading if _is_shut(pattern)]
     if not report.differences:
         return [*lines, _open_question(report)]
-    return [*lines, *(_told_apart(report, difference) for difference in report.differences), _caution(report)]
+    return [*lines, *(_comparison(report, difference) for difference in report.differences), _caution(report)]
 
 
 def _description(pattern: Pattern) -> str:
@@ -88,7 +88,7 @@ def _shut(pattern: Pattern) -> str:
     return f"The gate of {pattern.name} is shut (|tanh(gate)| below {SHUT:g}): hardly any of this reaches its actions."
 
 
-def _told_apart(report: AttentionReport, difference: PairedPatterns) -> str:
+def _comparison(report: AttentionReport, difference: PairedPatterns) -> str:
     where, k, even = difference.where, difference.mean_k, difference.evenness
     wrist, world = (report.pattern(option, where).name for option in (report.wrist, report.world))
     ways = [
@@ -97,7 +97,9 @@ def _told_apart(report: AttentionReport, difference: PairedPatterns) -> str:
     ]
     said = " and ".join(way for way in ways if way)
     conclusion = (
-        f"{wrist} attends {said} than {world}" if said else f"mean k and evenness do not tell {wrist} from {world}"
+        f"{wrist} attends {said} than {world}"
+        if said
+        else f"mean k and evenness do not distinguish {wrist} from {world}"
     )
     return (
         f"{_place(where)}, {difference.pairs} paired episodes: {conclusion}. Mean k {_signed(k, 2)}, evenness "
@@ -106,7 +108,7 @@ def _told_apart(report: AttentionReport, difference: PairedPatterns) -> str:
 
 
 def _sign(difference: Difference) -> int:
-    """Of a difference whose interval excludes 0; else 0."""
+    """The sign of a difference if its interval excludes 0; otherwise 0."""
     low, high = difference.interval or (0.0, 0.0)
     return int(low > 0) - int(high < 0)
 
@@ -128,7 +130,7 @@ def _caution(report: AttentionReport) -> str:
 
 # ---- its tables -----------------------------------------------------------------------------------------------------
 
-Rows = tuple[list[str], list[list[str]]]  # header and rows; a row of one cell spans
+Rows = tuple[list[str], list[list[str]]]  # header and rows; a row of one cell spans the table
 
 
 def _overall(report: AttentionReport) -> Rows:
@@ -182,14 +184,14 @@ def _memory(report: AttentionReport) -> Rows:
 
 
 def _shown(count: int) -> list[int]:
-    """Which of `count` things a table has room for."""
+    """Which of `count` things a table shows."""
     if count <= SHOWN:
         return list(range(count))
     return [round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell, the first to the left, the others to the right; a row of one cell spans."""
+    """Columns as wide as their widest cell, the first left-aligned, the rest right-aligned; a row of one cell spans."""
     rows = [header, *rows]
     widths = [max(len(row[i]) for row in rows if len(row) > 1) for i in range(len(header))]
     cells = [

@@ -19,10 +19,10 @@ from world_modality.examination.foresight import PREDICTORS, Foresight, View, re
 from world_modality.experiment.plan import Plan, PlannedStage
 from world_modality.experiment.sections import Figures
 
-KINDS = {"latents": "latents", "train": "training", "evaluate": "evaluation"}  # of stages, as the plan's figure says it
+KINDS = {"latents": "latents", "train": "training", "evaluate": "evaluation"}  # names of stages in the plan's figure
 
 
-# One look for all of them.
+# All figures share this style.
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -86,7 +86,7 @@ def _draw_rates(axes, rates: list[Rate], offset: float, **style) -> None:
 
 
 def plot_prophet(foresights: Sequence[Foresight], look: Figures) -> Figure:
-    """Cosine of predicted with true latents by frames ahead, a panel per option and view; each seed as a thin line."""
+    """Cosine of predicted and true latents by frames ahead, a panel per option and view; each seed as a thin line."""
     panels = [(foresight, view) for foresight in foresights for view in foresight.views]
     figure = Figure(figsize=(1.2 + 2.6 * len(panels), 3.2), layout="constrained")
     row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -114,8 +114,8 @@ def _draw_cosines(axes, view: View, look: Figures, labels: bool = False, **style
 def plot_plan(plan: Plan, look: Figures) -> Figure:
     """Gantt chart: a row for each GPU that runs something, a bar for each stage; below, the plan in words.
 
-    Where the costs of the stages are not known, the words are all there is.
-    Laid out by hand: a bar's name is written in it as large as fits.
+    If the costs of the stages are not known, there are only the words. Laid out by hand, so that each bar's name is
+    written in it as large as fits.
     """
     gpus = sorted({stage.gpu for stage in plan.stages})
     notes = [line for text in plan.summary() for line in textwrap.wrap(text, 110)]
@@ -152,7 +152,7 @@ def _draw_stages(axes, stages: list[PlannedStage], gpus: list[int], **style) -> 
 def plot_attention(report: AttentionReport, look: Figures) -> Figure:
     """Attention over the predicted frames, in training and at rollout; below, each option by phase, step and head.
 
-    Laid out by hand: the constrained layout of so many axes is not the same to the last bit every time.
+    Laid out by hand, because the constrained layout of so many axes is not the same to the last bit every time.
     """
     leading, limits = report.leading, _limits(report)
     height = 2.9 + 2.1 * len(leading)  # [inch]
@@ -175,7 +175,7 @@ def plot_attention(report: AttentionReport, look: Figures) -> Figure:
 
 
 def _limits(report: AttentionReport) -> tuple[float, float]:
-    """Range of all that is drawn [%], and never so narrow that it makes a pattern of even attention."""
+    """Range of everything that is drawn [%], but never so narrow that even attention looks like a pattern."""
     even = 100 / report.patterns[0].table.horizon
     spreads = [s for p in report.patterns for s in (p.overall, *p.phases, *p.denoise_steps, *p.heads) if s is not None]
     shares = [100 * share for spread in spreads for share in spread.shares]
@@ -183,7 +183,7 @@ def _limits(report: AttentionReport) -> tuple[float, float]:
 
 
 def _draw_attention(axes, report: AttentionReport, where: str, look: Figures) -> None:
-    """A line for each option; one that was not measured there stands in the legend alone."""
+    """A line for each option; an option that was not measured there appears only in the legend."""
     horizon = report.patterns[0].table.horizon
     axes.axhline(100 / horizon, color="0.6", linewidth=0.8, linestyle=":")
     for number, option in enumerate(report.leading):

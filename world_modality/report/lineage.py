@@ -1,4 +1,4 @@
-"""Following artifacts back to the demonstrations, and checking a whole results folder.
+"""Follows artifacts back to the demonstrations, and checks a whole results folder.
 
 `walk` and `verify` read the records that `world_modality.artifacts.provenance` writes; they change nothing.
 """
@@ -17,8 +17,8 @@ from world_modality.errors import InputError
 from world_modality.examination.attention_patterns import read_report
 from world_modality.report import attention_text, decision_text
 
-DRAWINGS = ("dag.svg", "rulegraph.svg")  # of `make dag`
-# Texts have no record: each is what the JSON beside it says.
+DRAWINGS = ("dag.svg", "rulegraph.svg")  # by `make dag`
+# Texts have no record: each is a rendering of the JSON next to it.
 RENDERED = {
     "decision.txt": lambda source: decision_text.render(Verdict.read(source)),
     "attention.txt": lambda source: attention_text.render(read_report(source)),
@@ -28,7 +28,7 @@ KINDS = (".json", ".jsonl", ".parquet", ".svg")
 
 @dataclass(frozen=True)
 class Ancestor:
-    """One artifact on the way back: how deep, the part it played, its record, and what is wrong with it now."""
+    """One artifact on the way back: its depth, its role and path, its record, and what is wrong with it now."""
 
     depth: int
     ingredient: Ingredient
@@ -37,7 +37,7 @@ class Ancestor:
 
 
 def described_by(path: str | Path) -> Path:
-    """The artifact whose record describes a file: itself, the folder it lies in, or the JSON a text was rendered from.
+    """The artifact whose record describes a file: itself, a folder it lies in, or the JSON that a text renders.
 
     Raises:
         InputError: there is no such file, or nothing describes it.
@@ -53,7 +53,7 @@ def described_by(path: str | Path) -> Path:
 
 
 def walk(path: str | Path) -> Iterator[Ancestor]:
-    """The artifact, then what it was made from, depth first; what several were made from is followed once."""
+    """The artifact, then what it was made from, depth first. What several were made from is followed only once."""
     artifact = described_by(path)
     record = read_provenance(artifact)
     yield from _walk(Ingredient("", artifact.as_posix(), record.content_sha256), 0, set())
@@ -100,7 +100,7 @@ def verify(results: str | Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _artifacts(folder: Path) -> Iterator[Path]:
-    """Artifacts below a folder: folders with a record, and files of a kind that has one; none is hidden."""
+    """Artifacts below a folder: folders with a record, and files of a kind that has one; hidden ones are left out."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith(".") or path.name in DRAWINGS:
             continue
@@ -124,4 +124,4 @@ def _rendering_problems(path: Path) -> Iterator[str]:
     if not source.is_file():
         yield f"{path}: {source.name}, which it was rendered from, is missing"
     elif RENDERED[path.name](source) != read_text(path):
-        yield f"{path}: is not what {source.name} says"
+        yield f"{path}: differs from what {source.name} says"

@@ -1,10 +1,10 @@
-"""What Snakemake would make anew and because of what: its own plan, told in the words of the config.
+"""What Snakemake would rebuild and why: its own plan, explained with the keys of the config.
 
 Non-obvious behaviours of Snakemake 9:
-* Its API builds the plan as a step of drawing or running it; here the same two steps are taken without either.
-* It remembers a job's params as an unordered set of values without names. So a change comes as two sets of texts, which
-  are told apart by what they hold: a source (files and their hashes), a spec (JSON), or flags.
-* Before the checkpoint has run, what the branch adds is not in the plan: it is planned a second time as if it were.
+* Its API builds a plan only in order to draw or run it. Here the same two steps are taken without doing either.
+* It remembers a job's params as an unordered set of values without names. So a change arrives as two sets of texts.
+  What a text holds shows which param it is: a source (files and their hashes), a spec (JSON), or flags.
+* Before the checkpoint has run, the plan lacks what the branch may add. A second plan asks for that as well.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CHECKPOINT = "judge_pickup"
 _PLAN_KEYS = {"plan.gpu_hours": "budget.gpu_hours", "plan.gpus": "budget.gpus", "plan.stages": "costs"}
 _PLAN_KEYS |= {"plan.candidates": "decision", "plan.scale": "scale"}
 
-# Where a part of a spec, or a flag, stands in the config; {option} is the job's. What is not listed stands where it is
-# called. The longest beginning counts.
+# The config key behind a part of a spec, or behind a flag; {option} is the job's option. A part that is not listed has
+# the same name in the config. If several entries match the beginning of a name, the longest counts.
 CONFIG_KEYS = {
     "record_demonstrations": {
         "episodes": "demonstrations.episodes_per_task",
@@ -114,7 +114,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """The experiment as its config files give it, and the jobs behind the targets, whether or not they would run."""
+    """The experiment of the config files, and the jobs behind the targets, whether or not they would run."""
 
     experiment: Experiment
     jobs: list[Job]
@@ -126,7 +126,7 @@ def plan(
     configfiles: Sequence[Path] = (),
     snakefile: Path = REPOSITORY / "Snakefile",
 ) -> JobPlan:
-    """What Snakemake plans for some targets in an experiment's folder."""
+    """Snakemake's plan for some targets in an experiment's folder."""
     settings = ConfigSettings(configfiles=[path.resolve() for path in configfiles])
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         built = api.workflow(
@@ -162,7 +162,7 @@ def _job(job, dag) -> Job:
 
 
 def _causes(job, reason, params: dict[str, str]) -> Iterator[str]:
-    """In words, what would make the job run if no other job ran."""
+    """In words, why the job would run even if no other job ran."""
     if reason.forced:
         yield "it is asked for"
     if reason.nooutput or reason.noio:
@@ -170,7 +170,7 @@ def _causes(job, reason, params: dict[str, str]) -> Iterator[str]:
     if reason.missing_output:
         yield "it has never been made" if not any(Path(str(f)).exists() for f in job.output) else "a part is missing"
     if reason.incomplete_output:
-        yield "it was left half-made"
+        yield "it was left half-finished"
     for path in sorted(reason.updated_input - reason.updated_input_run):
         yield f"{path} was changed by hand, or is newer"
     if reason.input_changed and not reason.missing_output:
@@ -187,15 +187,15 @@ def _param_changes(job, change) -> Iterator[str]:
         before, now = old.get(kind, {}), new.get(kind, {})
         for name in sorted({*before, *now}):
             if before.get(name) != now.get(name):
-                yield _said(job, kind, name, before.get(name), now.get(name))
+                yield _change(job, kind, name, before.get(name), now.get(name))
 
 
-def _said(job, kind: str, name: str, before: Any, now: Any) -> str:
+def _change(job, kind: str, name: str, before: Any, now: Any) -> str:
     if kind == "source":
         verb = "is new" if before is None else "is no longer used" if now is None else "was edited"
         return f"{name} {verb}"
     key = config_key(job.rule.name, name, getattr(job.wildcards, "option", ""))
-    return f"{key} was {_shown(before)}, is {_shown(now)}"
+    return f"{key} was {_shown(before)}, is now {_shown(now)}"
 
 
 def _shown(value: Any) -> str:
@@ -264,25 +264,25 @@ def explain(jobs: Sequence[Job], hidden: Sequence[Job]) -> str:
     """
     needed = [job for job in jobs if job.needed]
     lines = [
-        f"{len(needed)} of {len(jobs)} jobs would run." if needed else "Nothing would run: all is as it should be."
+        f"{len(needed)} of {len(jobs)} jobs would run." if needed else "Nothing would run: everything is up to date."
     ]
     causes = dict.fromkeys(cause for job in needed for cause in job.causes)
     for cause in causes:
         lines += ["", f"Because {cause}:", *_listed([job for job in needed if cause in job.causes])]
     consequences = [job for job in needed if not job.causes]
     if consequences:
-        lines += ["", "And so, because what they are made from is made anew:", *_listed(consequences)]
+        lines += ["", "Then, because their inputs are rebuilt:", *_listed(consequences)]
     if hidden:
         lines += [
             "",
-            f"Hidden until {CHECKPOINT} has chosen the branch; run only if it asks for them:",
+            f"Unknown until {CHECKPOINT} has chosen the branch; these run only if it asks for them:",
             *_listed(hidden),
         ]
     return "\n".join(lines) + "\n"
 
 
 def _listed(jobs: Sequence[Job]) -> list[str]:
-    """One line a job; many of one rule share one."""
+    """One line per job; if a rule has many jobs, they share a line."""
     lines = []
     for rule in dict.fromkeys(job.rule for job in jobs):
         same = [job for job in jobs if job.rule == rule]
@@ -295,7 +295,7 @@ def _listed(jobs: Sequence[Job]) -> list[str]:
 
 
 def hidden_jobs(planned: JobPlan, directory: Path, configfiles: Sequence[Path]) -> list[Job]:
-    """Jobs that the branch may add to a plan; none where the checkpoint has chosen and stands."""
+    """Jobs that the branch may still add to a plan; none if the checkpoint has run and would not run again."""
     checkpoint = next((job for job in planned.jobs if job.rule == CHECKPOINT), None)
     if checkpoint is None or not checkpoint.needed:
         return []
