@@ -30,7 +30,11 @@ SeedName = Annotated[str, StringConstraints(pattern=r"^seed_[0-9]+$")]
 NonNegative = Annotated[float, Field(ge=0)]
 
 EPISODE_KEY = ["task", "init_state_id", "train_seed"]
-CONDITIONS = ["init_state_sha256", "env_seed", "noise_seed"]  # must be equal for episodes with equal keys
+CONDITIONS = [
+    "init_state_sha256",
+    "env_seed",
+    "noise_seed",
+]  # equal for episodes with equal keys; a calibration has its own noise
 
 
 class ComparisonError(InputError):

@@ -9,7 +9,8 @@ that drew the state), `draws` (how many states were drawn until one was solvable
 `state` fixed_size_list<float64>[S]. The schema's metadata holds the suite, the task, the spread, the settling steps and
 the hash of each state.
 
-A state depends on its task and number alone, so drawing more of them leaves the others as they are.
+A state depends on its task, its number, the spread and the settling steps, so drawing more states leaves the others as
+they are.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ def require_files(folder: Path, files: Sequence[str] = FILES, kind: str = "a che
 
 
 def read_training(checkpoint: Path) -> dict[str, Any]:
-    """The record of a complete checkpoint's training: `spec`, `seed`, `inputs`, `weights_sha256`, `metrics`.
+    """The record of a complete checkpoint's training: `spec`, `seed`, `inputs`, `versions`, `weights_sha256`,
+    `metrics`.
 
     Raises:
         InputError: a file of the checkpoint is missing.
@@ -45,7 +46,7 @@ def read_training(checkpoint: Path) -> dict[str, Any]:
 
 
 def folders_of(checkpoint: Path) -> dict[str, Path]:
-    """The folders that a checkpoint's config names and its policy loads: the VLM and, if it has one, the encoder.
+    """The local folders that a checkpoint's config names: the VLM and, if it has one, the encoder. Hub ids are left out.
 
     Raises:
         InputError: the checkpoint has no readable `config.json`.

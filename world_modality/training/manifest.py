@@ -15,8 +15,8 @@ def write_manifest(option: str, checkpoints: list[Path], output: Path) -> None:
     """Join the `training.json` of each seed's checkpoint into `ckpt_<option>/manifest.json`.
 
     Raises:
-        InputError: a checkpoint lacks a file, belongs to another option, or has other weights than its training
-            recorded.
+        InputError: a checkpoint lacks a file, belongs to another option, has other weights than its training
+            recorded, or was trained in another way than the first one.
     """
     records = {}
     for folder in checkpoints:
