@@ -7,8 +7,10 @@ initial state a cluster. Its outcomes go through the same functions as an evalua
 
     python benchmarks/calibration.py --experiments 2000
 
+With `anytime` each experiment looks after every ten initial states of a task, and stops once E2 : E0 is settled.
+
 Columns: the true success rates of E0, E2 and A; how often E2 < E0; the verdict on E2; whether E2 truly loses nothing
-(then INFERIOR is false) or the margin or more (then NON_INFERIOR is); the token most often given.
+(then INFERIOR is false) or the margin or more (then NON_INFERIOR is); pairs used on average; the most frequent token.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from world_modality.decision.tree import Counts, choose_token
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.sections import Decision
 
+LOOK = 10  # initial states of each task between two looks
 FAMILIES = {("E2", "E0"): "primary", ("A", "E0"): "adoption"}
 
 
@@ -84,6 +87,7 @@ class Outcome:
     conclusion: str
     token: str
     correlation: float | None
+    pairs: int
 
 
 def simulate(
@@ -93,13 +97,21 @@ def simulate(
     rng = np.random.default_rng(seed)
     families = {pair: family for pair, family in FAMILIES.items() if set(pair) <= set(rates)}
     for _ in range(experiments):
-        episodes = world.episodes(rates, rng)
+        everything = world.episodes(rates, rng)
+        for states in range(LOOK, world.states, LOOK) if decision.stopping == "anytime" else ():
+            episodes = everything.filter(pl.col("init_state_id") < states)
+            primary = compare(episodes, {("E2", "E0"): "primary"}, decision)[0]
+            if primary.success.conclusion != "INCONCLUSIVE":
+                break
+        else:
+            episodes = everything
         counts = episodes.group_by("option").agg(pl.col("success").sum(), pl.len())
         pooled = {option: Counts(successes=s, episodes=n) for option, s, n in counts.iter_rows()}
         primary = compare(episodes, families, decision)[0]
         worse = pooled["E2"].successes < pooled["E0"].successes
         run = pooled if worse else {name: pooled[name] for name in ("E0", "E2")}  # the tree runs A where E2 < E0
-        yield Outcome(worse, primary.success.conclusion, choose_token(run, decision), primary.correlation)
+        judged, used = primary.success, pooled["E0"].episodes
+        yield Outcome(worse, judged.conclusion, choose_token(run, decision), primary.correlation, used)
 
 
 def main() -> None:
@@ -114,7 +126,7 @@ def main() -> None:
     wrong = level(settings.confidence)
     print(f"{args.experiments} experiments each, margin {settings.margin:g}, level {wrong:g}: a false verdict")
     print(f"is within simulation error up to {_upper(args.experiments, wrong):.3f}.")
-    print("stopping  seeds    E0    E2     A  corr  E2<E0  NON_INF  INFERIOR  INCONCL  false  token")
+    print("stopping  seeds    E0    E2     A  corr  E2<E0  NON_INF  INFERIOR  INCONCL  false  pairs  token")
     for stopping in args.stopping:
         decision = settings.model_copy(update={"stopping": stopping})
         for seeds in args.seeds:
@@ -140,7 +152,8 @@ def _row(outcomes: list[Outcome], rates: dict[str, float], decision: Decision) -
     cells = [*(f"{rate:.2f}" for rate in rates.values()), f"{np.mean(correlations):.2f}"]
     cells += [f"{np.mean([outcome.worse for outcome in outcomes]):.3f}"]
     cells += [*(f"{value:.3f}" for value in share.values()), "-" if false is None else f"{false:.3f}"]
-    widths = (4, 4, 4, 4, 5, 7, 8, 7, 5)
+    cells += [f"{np.mean([outcome.pairs for outcome in outcomes]):.0f}"]
+    widths = (4, 4, 4, 4, 5, 7, 8, 7, 5, 5)
     line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
     return f"{line}  {token} {count / len(outcomes):.2f}"
 

@@ -34,7 +34,7 @@ CONDITIONS = [
     "init_state_sha256",
     "env_seed",
     "noise_seed",
-]  # equal for episodes with equal keys; a calibration has its own noise
+]  # equal if the keys are, but for a calibration's noise
 
 
 class ComparisonError(InputError):

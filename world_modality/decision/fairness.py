@@ -3,8 +3,8 @@
 `audit` reads every checkpoint as a flat list of facts: its training, its policy, its processors with their statistics,
 and hashes of what it was trained on. It compares each option's checkpoint with the baseline's of the same training
 seed, and each world option's also with that of the tree's world option. What two options may differ in follows from
-their rows of the option table, which the checkpoints record; any other difference is refused by name. `evaluations` checks
-that the evaluations share the same protocol, episodes and seeds.
+their rows of the option table, which the checkpoints record; any other difference is refused by name. `evaluations`
+checks that the evaluations share the same protocol, episodes and seeds.
 """
 
 from __future__ import annotations

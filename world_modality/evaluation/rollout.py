@@ -1,8 +1,8 @@
 """Closed-loop evaluation: an episode depends on the policy, the task, the init state and the seeds, and nothing else.
 
 The seeds of an episode follow from its task and initial state (and from the option's noise stream, which differs only
-in a calibration). So every option gets the same worlds and the same flow noise, and it does not matter in which order or
-in how many jobs the episodes are run. Another device or driver can end an episode differently.
+in a calibration). So every option gets the same worlds and the same flow noise, and it does not matter in which order
+or in how many jobs the episodes are run. Another device or driver can end an episode differently.
 
 Non-obvious behaviours:
 * Cameras are rendered only on steps where their images are used: all of the policy's cameras at the start of a chunk,

@@ -46,7 +46,7 @@ def read_training(checkpoint: Path) -> dict[str, Any]:
 
 
 def folders_of(checkpoint: Path) -> dict[str, Path]:
-    """The local folders that a checkpoint's config names: the VLM and, if it has one, the encoder. Hub ids are left out.
+    """The local folders that a checkpoint's config names: the VLM and, if it has one, the encoder; no hub ids.
 
     Raises:
         InputError: the checkpoint has no readable `config.json`.

@@ -1,8 +1,8 @@
 """The training itself: SmolVLA, alone or with a world modality, on LeRobot's own components.
 
-The update (`update_policy`), the optimizer's settings, scheduler, sampler, processors and checkpoint are LeRobot's. The
-optimizer is torch's own AdamW, as one fused kernel. The loop is ours,
-because LeRobot's loop accepts neither another loader nor averaged weights, and does not resume a run exactly.
+The update (`update_policy`), the optimizer's settings, scheduler, sampler, processors and checkpoint are LeRobot's; the
+optimizer itself is torch's AdamW as one fused kernel. The loop is ours, because LeRobot's loop accepts neither another
+loader nor averaged weights, and does not resume a run exactly.
 
 Non-obvious behaviours:
 
