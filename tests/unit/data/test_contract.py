@@ -1,0 +1,250 @@
+"""A dataset that would train well and fail in the simulator, or silently train in other units, is refused."""
+
+import json
+import shutil
+
+import imageio.v3 as imageio
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from tests.unit.conftest import FPS, FRONT, SIZE, VECTORS
+from world_modality.data.dataset import CameraFrames, load_dataset
+from world_modality.errors import InputError
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder / "dataset", tmp_path / "dataset")
+
+
+def edit_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_rows(dataset, key, change):
+    """Change a column of vectors, in place, and the statistics with it."""
+    (path,) = (dataset / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    values = np.stack(table[key].to_numpy()).astype(np.float32)
+    change(values)
+    column = table.schema.get_field_index(key)
+    kind = table.schema.field(key).type
+    table = table.set_column(column, table.schema.field(key), pa.array(list(values), type=kind))
+    pq.write_table(table, path)
+    ours = {"mean": values.mean(axis=0).tolist(), "std": values.std(axis=0).tolist()}
+    edit_json(dataset / "meta/stats.json", lambda stats: stats[key].update(ours))
+
+
+def statistics(change):
+    return lambda dataset: edit_json(dataset / "meta/stats.json", change)
+
+
+def rows(key, change):
+    return lambda dataset: edit_rows(dataset, key, change)
+
+
+def feature(key, **changes):
+    return lambda dataset: edit_json(dataset / "meta/info.json", lambda info: info["features"][key].update(changes))
+
+
+def rename(old, new):
+    def change(info):
+        info["features"] = {new if key == old else key: value for key, value in info["features"].items()}
+
+    return change
+
+
+def set_value(at, value):
+    def change(values):
+        values[at] = value
+
+    return change
+
+
+REFUSED = {
+    "no statistics": (
+        lambda dataset: (dataset / "meta/stats.json").unlink(),
+        "has no statistics of observation.state; without them it is not normalized",
+    ),
+    "statistics without the action": (
+        statistics(lambda stats: stats.pop("action")),
+        "has no statistics of action; without them it is not normalized",
+    ),
+    "statistics without a deviation": (
+        statistics(lambda stats: stats["action"].pop("std")),
+        "has no std of action; without it, action is not normalized",
+    ),
+    "statistics of another width": (
+        statistics(lambda stats: stats["action"].update(mean=[0.0] * 6)),
+        "the mean of action has 6 values, action has 7",
+    ),
+    "statistics that are not numbers": (
+        statistics(lambda stats: stats["observation.state"].update(std=[float("nan")] * 8)),
+        r"the std of observation\.state\[0\] is nan, that of the frames 0\.",
+    ),
+    "statistics of other data": (
+        statistics(lambda stats: stats["observation.state"].update(mean=[3.0] * 8)),
+        r"the mean of observation\.state\[0\] is 3, that of the frames",
+    ),
+    "a state that never varies": (
+        rows("observation.state", set_value((slice(None), 7), 0)),
+        r"observation\.state\[7\] is 0 in every frame; in a rollout it varies",
+    ),
+    "an action that is not a number": (
+        rows("action", set_value((3, 2), np.nan)),
+        r"action\[2\] is nan in frame 2 of episode 1$",
+    ),
+    "actions in other units": (
+        rows("action", set_value((9, 0), 40)),
+        r"action\[0\] is 40 in frame 3 of episode 2, expected -1 to 1",
+    ),
+    "a gripper of 0 and 1": (
+        rows("action", set_value((slice(None), 6), np.arange(15) % 2)),
+        r"action\[6\], the gripper, is between 0 and 1; the simulator opens it below 0",
+    ),
+    "a state of another width": (
+        feature("observation.state", shape=[7]),
+        r"observation\.state has shape \(7,\), the simulator's is \(8,\): 3 of position",
+    ),
+    "features of another format": (
+        lambda dataset: edit_json(dataset / "meta/info.json", rename("action", "actions")),
+        "has no action; its features are .*actions",
+    ),
+    "a third camera": (
+        lambda dataset: edit_json(
+            dataset / "meta/info.json",
+            lambda info: info["features"].update(
+                {"observation.images.top": info["features"]["observation.images.image"]}
+            ),
+        ),
+        r"has the cameras .*observation\.images\.top; the simulator renders two",
+    ),
+    "instructions in a column": (
+        lambda dataset: pd.read_parquet(dataset / "meta/tasks.parquet").reset_index().to_parquet(
+            dataset / "meta/tasks.parquet"
+        ),
+        r"meta/tasks\.parquet has 0 where an instruction is expected; .* not one of its columns \(task, task_index\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_breaks_the_contract_is_refused_in_one_line(copy, what):
+    spoil, message = REFUSED[what]
+    spoil(copy)
+    with pytest.raises(InputError, match=message) as refused:
+        load_dataset(copy)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_action_that_never_varies_is_fine(copy):
+    """An unnormalized action is multiplied by its deviation: what never varied is reproduced exactly."""
+    edit_rows(copy, "action", set_value((slice(None), 4), 0))
+    load_dataset(copy)
+
+
+# ---- videos ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory):
+    """Three episodes of 12 frames, their front camera as one video."""
+    root = tmp_path_factory.mktemp("filmed") / "dataset"
+    features = {FRONT: {"dtype": "video", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}}
+    features |= {key: {"dtype": "float32", "shape": (n,), "names": [key]} for key, n in VECTORS.items()}
+    dataset = LeRobotDataset.create("local/filmed", FPS, features, root, use_videos=True)
+    draw = np.random.default_rng(0)
+    for _ in range(3):
+        for _ in range(12):
+            frame = {key: draw.uniform(-1, 1, n).astype(np.float32) for key, n in VECTORS.items()}
+            dataset.add_frame(frame | {FRONT: draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8), "task": "move"})
+        dataset.save_episode()
+    dataset.finalize()
+    return root
+
+
+@pytest.fixture
+def film(filmed, tmp_path):
+    return shutil.copytree(filmed, tmp_path / "dataset")
+
+
+def edit_spans(dataset, change):
+    (path,) = (dataset / "meta/episodes").rglob("*.parquet")
+    table = pd.read_parquet(path)
+    begin, end = f"videos/{FRONT}/from_timestamp", f"videos/{FRONT}/to_timestamp"
+    table[begin], table[end] = change(table[begin], table[end])
+    table.to_parquet(path)
+
+
+def spans(change):
+    return lambda dataset: edit_spans(dataset, change)
+
+
+def rewrite_video(dataset, fps=FPS, frames=36):
+    (path,) = dataset.rglob("*.mp4")
+    imageio.imwrite(path, np.zeros((frames, SIZE, SIZE, 3), np.uint8), fps=fps, codec="libx264")
+
+
+def truncate_video(dataset):
+    (path,) = dataset.rglob("*.mp4")
+    path.write_bytes(path.read_bytes()[:200])
+
+
+MISPLACED = {
+    "all late": (
+        spans(lambda begin, end: (begin + 0.2, end + 0.2)),
+        r"episode 0 begins at 0\.2 s of its video, not at 0 s",
+    ),
+    "all at once": (
+        spans(lambda begin, end: (begin * 0, end - begin)),
+        r"episode 1 begins at 0 s of its video, not at 0\.6 s",
+    ),
+    "too short": (
+        spans(lambda begin, end: (begin, end - 0.2 * (begin == 0))),
+        r"episode 0 has 12 frames at 20 fps, but lasts from 0 to 0\.4 s",
+    ),
+    "not a number": (spans(lambda begin, end: (begin * np.nan, end)), "episode 0 begins at nan s"),
+    "a file that ends early": (
+        lambda dataset: rewrite_video(dataset, frames=30),
+        r"lasts 1\.5 s, its episodes need 1\.8 s",
+    ),
+    "another frame rate": (
+        lambda dataset: rewrite_video(dataset, fps=10),
+        r"has 10 frames per second, meta/info\.json says 20",
+    ),
+    "a truncated file": (truncate_video, r"file-000\.mp4: no readable video"),
+    "a missing file": (
+        lambda dataset: next(dataset.rglob("*.mp4")).unlink(),
+        r"file-000\.mp4, with episode 0, is missing",
+    ),
+}
+
+
+def test_the_videos_of_a_whole_dataset_are_accepted(film):
+    assert len(CameraFrames(load_dataset(film), FRONT).frames(range(12, 24))) == 12
+
+
+@pytest.mark.parametrize("what", MISPLACED)
+def test_episodes_that_are_not_where_the_metadata_say_are_refused(film, what):
+    spoil, message = MISPLACED[what]
+    spoil(film)
+    with pytest.raises(InputError, match=message) as refused:
+        load_dataset(film)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_frame_that_cannot_be_decoded_is_named(film):
+    dataset = load_dataset(film)
+    (path,) = film.rglob("*.mp4")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : 2 * len(content) // 3] = bytes(len(content) // 3)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{FRONT}: frames 0 to 11 of episode [012] cannot be decoded") as refused:
+        list(CameraFrames(dataset, FRONT).episodes())
+    assert "\n" not in str(refused.value)

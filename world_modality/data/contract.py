@@ -1,0 +1,192 @@
+"""What the simulator and the policy expect of the demonstrations, checked when a dataset is opened.
+
+A dataset of another robot, in other units or with statistics of other data trains without a complaint, and what it
+cost shows in the success rate at best. So everything that the numbers themselves can tell is checked: features and
+their widths, cameras, finite values, actions in the controller's units, and the statistics that policies normalize
+with.
+
+Non-obvious behaviours of LeRobot:
+* A feature without statistics is passed on as it is, in raw units.
+* A dimension that never varies is divided by 1e-8 when it is normalized, and multiplied by 0 when an action is
+  unnormalized. So a constant action is reproduced exactly, and a constant state explodes as soon as it differs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+from lerobot.datasets import LeRobotDatasetMetadata
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.video_utils import get_video_duration_in_s
+from lerobot.utils.constants import ACTION, OBS_STATE
+
+from world_modality.errors import InputError
+from world_modality.experiment.suites import ACTION_DIM, STATE_DIM
+
+WIDTHS = {OBS_STATE: STATE_DIM, ACTION: ACTION_DIM}
+CONTENTS = {OBS_STATE: "3 of position, 3 of axis-angle, 2 of the gripper", ACTION: "6 of the arm, 1 of the gripper"}
+CAMERAS = 2  # front and wrist
+STILL = 1e-4  # standard deviation of a state dimension that does not vary [m, rad]
+FAR = 1.5  # beyond this an action is in other units; robosuite clips at 1
+ALIKE = 0.1  # how far statistics may be from those of the frames, in standard deviations
+
+
+def check_features(meta: LeRobotDatasetMetadata) -> None:
+    """Check that states, actions and cameras are those of LIBERO's robot.
+
+    Raises:
+        InputError: a feature is missing, or has another width; or there are more cameras than the simulator renders.
+    """
+    features, name = meta.features, meta.repo_id
+    for key, width in WIDTHS.items():
+        if key not in features:
+            raise InputError(f"{name}: has no {key}; its features are {', '.join(features)}; rename them")
+        shape = tuple(features[key]["shape"])
+        if shape != (width,):
+            raise InputError(f"{name}: {key} has shape {shape}, the simulator's is ({width},): {CONTENTS[key]}")
+    if len(meta.camera_keys) > CAMERAS:
+        cameras = ", ".join(meta.camera_keys)
+        raise InputError(f"{name}: has the cameras {cameras}; the simulator renders two, front and wrist")
+
+
+def check_files(meta: LeRobotDatasetMetadata) -> None:
+    """Check that every file of a dataset in a folder is there; LeRobot would look for a missing one on the hub.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    if meta.episodes is None:
+        return
+    for episode in range(meta.total_episodes):
+        videos = [meta.get_video_file_path(episode, key) for key in meta.video_keys]
+        for path in (meta.get_data_file_path(episode), *videos):
+            if not (meta.root / path).is_file():
+                raise InputError(f"{meta.root}: {path}, with episode {episode}, is missing")
+
+
+def check_values(dataset: LeRobotDataset) -> None:
+    """Check that states and actions are finite and in the simulator's units, and that the statistics are theirs.
+
+    Raises:
+        InputError: naming the feature and its dimension, or the episode and frame.
+    """
+    for key in WIDTHS:
+        values = _column(dataset, key)
+        _check_finite(dataset, key, values)
+        _check_statistics(dataset, key, values)
+    states, actions = _column(dataset, OBS_STATE), _column(dataset, ACTION)
+    still = states.std(axis=0) < STILL
+    if still.any():
+        at = int(still.argmax())
+        raise InputError(
+            f"{dataset.repo_id}: {OBS_STATE}[{at}] is {states[0, at]:g} in every frame; in a rollout it varies, and "
+            f"its difference would be divided by 1e-8; expected {CONTENTS[OBS_STATE]}"
+        )
+    _check_actions(dataset, actions)
+
+
+def _column(dataset: LeRobotDataset, key: str) -> np.ndarray:
+    """(frames, width) float64."""
+    return np.stack(dataset.hf_dataset.select_columns([key]).with_format("numpy")[:][key]).astype(np.float64)
+
+
+def _check_finite(dataset: LeRobotDataset, key: str, values: np.ndarray) -> None:
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        row, at = np.argwhere(wrong)[0]
+        raise InputError(f"{dataset.repo_id}: {key}[{at}] is {values[row, at]} in {_frame(dataset, row)}")
+
+
+def _check_statistics(dataset: LeRobotDataset, key: str, values: np.ndarray) -> None:
+    """The statistics that normalize a feature must be there, finite, of its width, and those of the frames."""
+    file = f"{dataset.repo_id}: meta/stats.json"
+    given = (dataset.meta.stats or {}).get(key)
+    if not given:
+        raise InputError(f"{file}: has no statistics of {key}; without them it is not normalized")
+    spread = values.std(axis=0)
+    for name, ours in (("mean", values.mean(axis=0)), ("std", spread)):
+        if name not in given:
+            raise InputError(f"{file}: has no {name} of {key}; without it, {key} is not normalized")
+        theirs = np.asarray(given[name], float).reshape(-1)
+        if theirs.shape != ours.shape:
+            raise InputError(f"{file}: the {name} of {key} has {len(theirs)} values, {key} has {len(ours)}")
+        off = ~(np.abs(theirs - ours) <= ALIKE * spread + STILL)  # also where one is NaN
+        if off.any():
+            at = int(off.argmax())
+            raise InputError(f"{file}: the {name} of {key}[{at}] is {theirs[at]:g}, that of the frames {ours[at]:g}")
+
+
+def _check_actions(dataset: LeRobotDataset, actions: np.ndarray) -> None:
+    beyond = np.abs(actions) > FAR
+    if beyond.any():
+        row, at = np.argwhere(beyond)[0]
+        raise InputError(
+            f"{dataset.repo_id}: action[{at}] is {actions[row, at]:g} in {_frame(dataset, row)}, expected -1 to 1"
+        )
+    gripper = actions[:, -1]
+    if gripper.min() >= 0 or gripper.max() <= 0:
+        raise InputError(
+            f"{dataset.repo_id}: action[{ACTION_DIM - 1}], the gripper, is between {gripper.min():g} and "
+            f"{gripper.max():g}; the simulator opens it below 0 and closes it above 0"
+        )
+
+
+def _frame(dataset: LeRobotDataset, row: int) -> str:
+    found = dataset.hf_dataset.select_columns(["episode_index", "frame_index"]).with_format("numpy")[int(row)]
+    return f"frame {found['frame_index']} of episode {found['episode_index']}"
+
+
+# ---- videos ---------------------------------------------------------------------------------------------------------
+
+
+def check_videos(dataset: LeRobotDataset) -> None:
+    """Check where each episode lies in its video file: whole, in order, without gaps, and within the file.
+
+    A dataset says at which second of a file an episode begins. Nothing else holds its frames and its states together.
+
+    Raises:
+        InputError: naming the camera and the episode or the file.
+    """
+    for key in dataset.meta.video_keys:
+        files: dict[Path, list[int]] = {}
+        for episode in range(dataset.meta.total_episodes):
+            files.setdefault(dataset.root / dataset.meta.get_video_file_path(episode, key), []).append(episode)
+        for path, episodes in files.items():
+            _check_video(dataset, key, path, episodes)
+
+
+def _check_video(dataset: LeRobotDataset, key: str, path: Path, episodes: list[int]) -> None:
+    frame = 1 / dataset.fps
+    try:
+        with av.open(str(path)) as container:
+            rate = float(container.streams.video[0].average_rate)
+        duration = get_video_duration_in_s(path)
+    except (OSError, TypeError, IndexError) as error:
+        raise InputError(f"{path}: no readable video ({str(error).partition(': ')[0]})") from None
+    if abs(rate - dataset.fps) > 0.01 * dataset.fps:
+        raise InputError(f"{path}: has {rate:g} frames per second, meta/info.json says {dataset.fps}")
+    expected = 0.0  # where the next episode begins
+    for episode in sorted(episodes, key=lambda e: np.nan_to_num(_span(dataset, key, e)[0], nan=-1)):
+        begin, end = _span(dataset, key, episode)
+        length = int(dataset.meta.episodes[episode]["length"])
+        if not abs(begin - expected) < frame / 2:
+            raise InputError(
+                f"{dataset.repo_id}: {key}: episode {episode} begins at {begin:g} s of its video, not at {expected:g} s"
+            )
+        if not abs(end - begin - length * frame) < frame / 2:
+            raise InputError(
+                f"{dataset.repo_id}: {key}: episode {episode} has {length} frames at {dataset.fps} fps, but lasts from "
+                f"{begin:g} to {end:g} s of its video"
+            )
+        expected = end
+    if duration < expected - frame / 2:
+        raise InputError(f"{path}: lasts {duration:g} s, its episodes need {expected:g} s")
+
+
+def _span(dataset: LeRobotDataset, key: str, episode: int) -> tuple[float, float]:
+    """Where an episode begins and ends in its file [s]."""
+    row = dataset.meta.episodes[episode]
+    begin, end = row[f"videos/{key}/from_timestamp"], row[f"videos/{key}/to_timestamp"]
+    return tuple(np.nan if second is None else second for second in (begin, end))
