@@ -17,6 +17,12 @@ FRONT, WRIST = "observation.images.image", "observation.images.image2"
 SIZE, CHUNK, FPS = 32, 4, 20
 LENGTHS = (1, 5, 9)
 VECTORS = {"observation.state": 8, "action": 7}
+VECTOR_FEATURES = {key: {"dtype": "float32", "shape": (n,), "names": [key]} for key, n in VECTORS.items()}
+
+
+def draw_vectors(draw: np.random.Generator) -> dict[str, np.ndarray]:
+    """A state and an action as the simulator has them, of noise."""
+    return {key: draw.uniform(-1, 1, n).astype(np.float32) for key, n in VECTORS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +43,13 @@ def folder(experiment, tmp_path_factory):
     """A dataset of noise in three episodes (one of a single frame), backbones, and the front camera's latents."""
     folder = tmp_path_factory.mktemp("training")
     image = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}
-    features = {FRONT: dict(image), WRIST: dict(image)}
-    features |= {
-        k: {"dtype": "float32", "shape": (n,), "names": [k]} for k, n in (("observation.state", 8), ("action", 7))
-    }
+    features = {FRONT: dict(image), WRIST: dict(image)} | VECTOR_FEATURES
     dataset = LeRobotDataset.create("local/noise", FPS, features, folder / "dataset", use_videos=False)
     draw = np.random.default_rng(0)
     for episode, length in enumerate(LENGTHS):
         for _ in range(length):
             frame = {key: draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for key in (FRONT, WRIST)}
-            frame |= {key: draw.normal(size=n).astype(np.float32) for key, n in VECTORS.items()}
-            dataset.add_frame(frame | {"task": f"task {episode % 2}"})
+            dataset.add_frame(frame | draw_vectors(draw) | {"task": f"task {episode % 2}"})
         dataset.save_episode()
     dataset.finalize()
     build_small_encoder(experiment.encoder, folder / "encoder")

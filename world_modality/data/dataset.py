@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets.exceptions import DatasetsError
+from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.datasets.video_utils import decode_video_frames
+from lerobot.datasets.video_utils import FrameTimestampError, decode_video_frames
 from torch import Tensor
 
 from world_modality.artifacts.files import text_sha256, tree_sha256
+from world_modality.data.contract import check_features, check_files, check_values, check_videos
 from world_modality.errors import InputError
 
 FOLDER_PARTS = ("meta/info.json", "meta/tasks.parquet", "meta/episodes", "data")
@@ -32,11 +34,14 @@ def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDat
 
     Raises:
         InputError: `dataset` is not a dataset or cannot be loaded, an instruction is empty or missing, the frames do
-            not match the episodes, or they were not taken at the dataset's fps.
+            not match the episodes or were not taken at the dataset's fps, or the dataset breaks its `contract` with the
+            simulator and the policy.
     """
     loaded = _load(dataset, revision)
     episode_bounds(loaded)
     _check_frames(loaded)
+    check_values(loaded)
+    check_videos(loaded)
     return loaded
 
 
@@ -52,8 +57,14 @@ def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
     else:
         raise InputError(f"{dataset}: neither a folder nor a hub id (owner/name)")
     try:
+        meta = LeRobotDatasetMetadata(**arguments)
+        check_features(meta)
+        if folder.is_dir():
+            check_files(meta)
         return LeRobotDataset(**arguments)
-    except (OSError, ValueError, DatasetsError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, DatasetsError) as error:
         problem = (
             "not a whole LeRobotDataset" if folder.is_dir() else "no such folder, and no LeRobotDataset on the hub"
         )
@@ -91,9 +102,16 @@ def instructions(dataset: LeRobotDataset) -> dict[int, str]:
     """The instruction of each task index.
 
     Raises:
-        InputError: one is empty.
+        InputError: one is empty, or the instructions are not the index of the table.
     """
-    by_index = {int(row.task_index): str(task) for task, row in dataset.meta.tasks.iterrows()}
+    tasks = dataset.meta.tasks
+    if not all(isinstance(task, str) for task in tasks.index):
+        columns = ", ".join(map(str, tasks.columns))
+        raise InputError(
+            f"{dataset.repo_id}: meta/tasks.parquet has {tasks.index[0]!r} where an instruction is expected; "
+            f"instructions are the index of that table, not one of its columns ({columns})"
+        )
+    by_index = {int(row.task_index): str(task) for task, row in tasks.iterrows()}
     for number, instruction in by_index.items():
         if not instruction.strip():
             raise InputError(f"{dataset.repo_id}: task {number} has an empty instruction")
@@ -162,14 +180,30 @@ class CameraFrames:
             yield self.frames(range(start, end))
 
     def frames(self, rows: range | list[int]) -> Tensor:
-        """The frames of some rows of one episode, (n, 3, H, W) uint8."""
-        if self._is_video:
-            return self._video_frames(rows)
+        """The frames of some rows of one episode, (n, 3, H, W) uint8.
+
+        Raises:
+            InputError: one cannot be decoded; names the camera, the episode and the frames.
+        """
+        try:
+            return self._video_frames(rows) if self._is_video else self._stored_images(rows)
+        except (OSError, RuntimeError, ValueError, AssertionError, FrameTimestampError) as error:
+            episode = self._episode_of(rows[0])
+            first, last = (row - int(self._starts[episode]) for row in (rows[0], rows[-1]))
+            raise InputError(
+                f"{self._dataset.repo_id}: {self._key}: frames {first} to {last} of episode {episode} cannot be "
+                f"decoded ({str(error).strip().partition(chr(10))[0]})"
+            ) from error
+
+    def _episode_of(self, row: int) -> int:
+        return int(np.searchsorted(self._starts, row, side="right")) - 1
+
+    def _stored_images(self, rows: range | list[int]) -> Tensor:
         images = [np.asarray(self._rows[row][self._key].convert("RGB")) for row in rows]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
     def _video_frames(self, rows: range | list[int]) -> Tensor:
-        episode = int(np.searchsorted(self._starts, rows[0], side="right")) - 1
+        episode = self._episode_of(rows[0])
         meta = self._dataset.meta
         offset = meta.episodes[episode][f"videos/{self._key}/from_timestamp"]
         path = self._dataset.root / meta.get_video_file_path(episode, self._key)

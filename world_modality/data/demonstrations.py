@@ -30,12 +30,11 @@ from world_modality.artifacts.files import read_json, write_json
 from world_modality.artifacts.provenance import package_versions
 from world_modality.errors import InputError
 from world_modality.experiment.specs import RecordSpec
+from world_modality.experiment.suites import ACTION_DIM, STATE_DIM
 from world_modality.progress import Progress
 from world_modality.simulation.expert import HORIZON, ScriptedExpert
 from world_modality.simulation.libero import (
-    ACTION_DIM,
     CONTROL_FREQUENCY,
-    STATE_DIM,
     LiberoSimulation,
     benchmark_init_states,
     init_state_sha256,

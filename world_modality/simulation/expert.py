@@ -20,7 +20,8 @@ from typing import Literal
 import numpy as np
 
 from world_modality.errors import InputError
-from world_modality.simulation.libero import ACTION_DIM, LiberoSimulation
+from world_modality.experiment.suites import ACTION_DIM
+from world_modality.simulation.libero import LiberoSimulation
 
 SUITE = "libero_spatial"
 HORIZON = 220  # an attempt fails after this many control steps

@@ -42,14 +42,12 @@ from robosuite.utils.observables import Observable, sensor
 
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Camera, Simulation
-from world_modality.experiment.suites import INIT_STATES_PER_TASK
+from world_modality.experiment.suites import ACTION_DIM, INIT_STATES_PER_TASK
 from world_modality.simulation.physics import ThriftySim, compiled
 from world_modality.simulation.pickup import PickupState
 from world_modality.simulation.rendering import MAX_IMAGE_SIZE, Renderer
 
 CONTROL_FREQUENCY = 20  # control steps per simulated second
-ACTION_DIM = 7
-STATE_DIM = 8
 SETTLE_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], dtype=np.float64)  # hold still, gripper open
 CAMERA_NAMES: dict[Camera, str] = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
 STATE_NAMES = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")  # robosuite's names of the observations

@@ -20,24 +20,32 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from lerobot.configs import PreTrainedConfig
+from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-from lerobot.processor import PolicyProcessorPipeline
+from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline, UnnormalizerProcessorStep
 from lerobot.utils.constants import ACTION, OBS_STATE
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoConfig
 
 from lerobot_policy_world_modality import SmolVLAWorldConfig, seen_image_keys
 from lerobot_policy_world_modality.modeling_smolvla_world import WORLD_MODULES
 from world_modality.artifacts.files import read_json
+from world_modality.data.contract import STILL
 from world_modality.errors import InputError
 from world_modality.experiment.specs import TrainSpec
 from world_modality.latents.table import LatentTable
 from world_modality.training.checkpoint import require_files
 
+STATISTICS = {
+    NormalizationMode.MEAN_STD: ("mean", "std"),
+    NormalizationMode.MIN_MAX: ("min", "max"),
+    NormalizationMode.QUANTILES: ("q01", "q99"),
+    NormalizationMode.QUANTILE10: ("q10", "q90"),
+}
 PUBLISHED_FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
 SHOWN = 3  # how many names an error message lists for each way in which weights do not fit
 
@@ -211,4 +219,56 @@ def initial_processors(
         "device_processor": {"device": config.device},
         "tokenizer_processor": {"tokenizer_name": config.vlm_model_name},
     }
-    return make_pre_post_processors(config, pretrained_path=str(published), preprocessor_overrides=here)
+    processors = make_pre_post_processors(config, pretrained_path=str(published), preprocessor_overrides=here)
+    _check_processors(*processors, config, published)
+    return processors
+
+
+def _check_processors(
+    preprocessor: PolicyProcessorPipeline,
+    postprocessor: PolicyProcessorPipeline,
+    config: SmolVLAConfig,
+    published: Path,
+) -> None:
+    """Check that published processors pass every feature on, and have the statistics that normalize it.
+
+    LeRobot says nothing where they do not: a feature without statistics stays in raw units, and an image under another
+    name is not seen.
+    """
+    renamed = {old: new for step in preprocessor.steps for old, new in getattr(step, "rename_map", {}).items()}
+    for old, new in renamed.items():
+        if old in config.input_features and new != old:
+            raise InputError(
+                f"{published}: its preprocessor renames {old}, which the policy sees, to {new} (rename_map)"
+            )
+    for pipeline, key in ((preprocessor, OBS_STATE), (postprocessor, ACTION)):
+        feature = (config.input_features | config.output_features)[key]
+        mode = config.normalization_mapping.get(feature.type.value, NormalizationMode.IDENTITY)
+        if mode != NormalizationMode.IDENTITY:
+            _check_statistics(pipeline, key, feature.shape[0], STATISTICS[mode], published)
+
+
+def _check_statistics(
+    pipeline: PolicyProcessorPipeline, key: str, width: int, names: tuple[str, str], published: Path
+) -> None:
+    stored: dict[str, Tensor] = {}
+    for step in pipeline.steps:
+        stored |= step.state_dict() if isinstance(step, NormalizerProcessorStep | UnnormalizerProcessorStep) else {}
+    for name in names:
+        value = stored.get(f"{key}.{name}")
+        if value is None:
+            features = sorted({other.rpartition(".")[0] for other in stored})
+            raise InputError(
+                f"{published}: its processors have no {name} of {key}, so it would not be normalized; they have "
+                f"statistics of {', '.join(features) or 'nothing'}"
+            )
+        if value.shape != (width,) or not value.isfinite().all():
+            raise InputError(f"{published}: the {name} of {key} in its processors is not {width} finite numbers")
+    low, high = (stored[f"{key}.{name}"] for name in names)
+    still = (high if names[1] == "std" else high - low) < STILL
+    if key == OBS_STATE and still.any():
+        at = int(still.int().argmax())
+        raise InputError(
+            f"{published}: by the statistics of its processors, {key}[{at}] does not vary; in a rollout it does, and "
+            "its difference would be divided by 1e-8"
+        )

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from tests.unit.conftest import FPS, FRONT, SIZE, VECTORS
+from tests.unit.conftest import FPS, FRONT, SIZE, VECTOR_FEATURES, draw_vectors
 from world_modality.data.dataset import CameraFrames, load_dataset
 from world_modality.errors import InputError
 
@@ -156,14 +156,15 @@ def test_an_action_that_never_varies_is_fine(copy):
 def filmed(tmp_path_factory):
     """Three episodes of 12 frames, their front camera as one video."""
     root = tmp_path_factory.mktemp("filmed") / "dataset"
-    features = {FRONT: {"dtype": "video", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}}
-    features |= {key: {"dtype": "float32", "shape": (n,), "names": [key]} for key, n in VECTORS.items()}
+    features = {
+        FRONT: {"dtype": "video", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}
+    } | VECTOR_FEATURES
     dataset = LeRobotDataset.create("local/filmed", FPS, features, root, use_videos=True)
     draw = np.random.default_rng(0)
     for _ in range(3):
         for _ in range(12):
-            frame = {key: draw.uniform(-1, 1, n).astype(np.float32) for key, n in VECTORS.items()}
-            dataset.add_frame(frame | {FRONT: draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8), "task": "move"})
+            image = draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+            dataset.add_frame(draw_vectors(draw) | {FRONT: image, "task": "move"})
         dataset.save_episode()
     dataset.finalize()
     return root

@@ -1,5 +1,6 @@
 """Demonstrations: successes are recorded as LeRobot reads them, failures counted, the benchmark's states left alone."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -58,7 +59,8 @@ class FakeSimulation:
 
 @pytest.fixture
 def fake(monkeypatch):
-    expert = SimpleNamespace(action=lambda: np.linspace(-1, 1, 7, dtype=np.float32))
+    sign = itertools.cycle((1, -1))  # closes the gripper and opens it again
+    expert = SimpleNamespace(action=lambda: np.linspace(-1, 1, 7, dtype=np.float32) * next(sign))
     monkeypatch.setattr(demonstrations, "LiberoSimulation", FakeSimulation)
     monkeypatch.setattr(demonstrations, "ScriptedExpert", lambda _: expert)
     monkeypatch.setattr(demonstrations, "benchmark_init_states", lambda *_: np.zeros((50, 1)))

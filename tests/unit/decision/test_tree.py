@@ -442,7 +442,7 @@ def test_a_plan_that_is_not_what_was_scheduled_is_refused(tmp_path):
     [
         ({"world": "A"}, "run: the tree needs A"),
         ({"wrist_experiment": "never"}, r"decision\.wrist_experiment: "),
-        ({"confidence": 95.0}, r"decision\.confidence: Input should be less than 1"),
+        ({"confidence": 95.0}, r"decision\.confidence: Input should be less than or equal to 0.999"),
     ],
 )
 def test_a_spec_the_tree_cannot_run_with_is_refused(decision, message):
@@ -842,7 +842,7 @@ def test_a_wrong_spec_names_the_key(monkeypatch, programs, capsys):
     arguments = [part.replace('"confidence":0.9', '"confidence":95.0') for part in programs["decide.py"]]
     with pytest.raises(SystemExit):
         call("decide.py", arguments, monkeypatch)
-    assert "argument --spec: decision.confidence: Input should be less than 1" in capsys.readouterr().err
+    assert "argument --spec: decision.confidence: Input should be less than or equal to" in capsys.readouterr().err
 
 
 def test_a_learning_schedule_of_ones_own_is_reported(tmp_path):

@@ -13,6 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy
+from tests.unit.conftest import VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.files import write_json
 from world_modality.data.dataset import dataset_fingerprint, load_dataset
 from world_modality.examination.foresight import PREDICTORS, read_foresight
@@ -41,11 +42,11 @@ def vlm(experiment, tmp_path_factory):
 def dataset(tmp_path_factory):
     """Five episodes of two tasks, of which only the frames' places in them matter here."""
     folder = tmp_path_factory.mktemp("foresight") / "dataset"
-    features = {"action": {"dtype": "float32", "shape": (7,), "names": ["action"]}}
-    made = LeRobotDataset.create("local/places", 20, features, folder, use_videos=False)
+    made = LeRobotDataset.create("local/places", 20, VECTOR_FEATURES, folder, use_videos=False)
+    draw = np.random.default_rng(0)
     for task, length in zip(TASKS, LENGTHS, strict=True):
         for _ in range(length):
-            made.add_frame({"action": np.ones(7, np.float32), "task": f"task {task}"})
+            made.add_frame(draw_vectors(draw) | {"task": f"task {task}"})
         made.save_episode()
     made.finalize()
     return load_dataset(folder)

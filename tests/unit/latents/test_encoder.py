@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngImageFile
 from safetensors.torch import save_file
 from transformers import AutoVideoProcessor, LlamaConfig, VJEPA2Config, VJEPA2Model
 
+from tests.unit.conftest import VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.records import content_sha256
 from world_modality.data.dataset import CameraFrames, check_image_key, dataset_fingerprint
 from world_modality.experiment.config import default_config, load_experiment
@@ -45,14 +46,13 @@ def moving_images(episode: int) -> np.ndarray:
 
 def create_dataset(root: Path, use_videos: bool) -> LeRobotDataset:
     feature = {"dtype": "video" if use_videos else "image", "shape": (64, 64, 3), "names": ["height", "width", "c"]}
-    state = {"dtype": "float32", "shape": (2,), "names": ["x", "y"]}
-    features = {KEY: feature, "observation.images.image2": feature, "observation.state": state, "action": state}
+    features = {KEY: feature, "observation.images.image2": feature} | VECTOR_FEATURES
     dataset = LeRobotDataset.create("moving", fps=10, features=features, root=root, use_videos=use_videos)
+    draw = np.random.default_rng(0)
     for episode in range(len(LENGTHS)):
         for image in moving_images(episode):
-            zeros = np.zeros(2, np.float32)
-            frame = {KEY: image, "observation.images.image2": 255 - image, "observation.state": zeros, "action": zeros}
-            dataset.add_frame({**frame, "task": f"task {episode % 2}"})
+            frame = {KEY: image, "observation.images.image2": 255 - image} | draw_vectors(draw)
+            dataset.add_frame(frame | {"task": f"task {episode % 2}"})
         dataset.save_episode()
     dataset.finalize()
     return LeRobotDataset("moving", root=root)

@@ -11,6 +11,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch.nn import functional
 from transformers import VJEPA2Model
 
+from tests.unit.conftest import VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.files import tree_sha256
 from world_modality.artifacts.provenance import read_provenance
 from world_modality.data.dataset import CameraFrames, episode_bounds, load_dataset
@@ -43,8 +44,7 @@ def root(experiment, tmp_path_factory):
     """A dataset in which a bright square moves, and a random encoder."""
     root = tmp_path_factory.mktemp("pretraining")
     image = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}
-    vector = {"dtype": "float32", "shape": (2,), "names": ["x", "y"]}
-    features = {key: dict(image) for key in KEYS} | {"observation.state": dict(vector), "action": dict(vector)}
+    features = {key: dict(image) for key in KEYS} | VECTOR_FEATURES
     dataset = LeRobotDataset.create("local/square", 20, features, root / "dataset", use_videos=False)
     draw = np.random.default_rng(0)
     for episode in range(EPISODES):
@@ -52,9 +52,8 @@ def root(experiment, tmp_path_factory):
         for t in range(LENGTH):
             frame = np.full((SIZE, SIZE, 3), 40, np.uint8)
             frame[y : y + 16, x + 2 * t : x + 2 * t + 16] = 220
-            place = np.array([x + 2 * t, y], np.float32)
             images = {KEYS[0]: frame, KEYS[1]: frame[::-1].copy()}
-            dataset.add_frame(images | {"observation.state": place, "action": place, "task": f"task {episode % 2}"})
+            dataset.add_frame(images | draw_vectors(draw) | {"task": f"task {episode % 2}"})
         dataset.save_episode()
     dataset.finalize()
     sizes = {"image_size": SIZE, "patch_size": PATCH, "hidden_size": 48, "layers": 2}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+from tests.unit.conftest import VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.files import write_json
 from world_modality.artifacts.records import read_content
 from world_modality.data.dataset import CameraFrames, dataset_fingerprint, episode_bounds, load_dataset
@@ -127,8 +128,7 @@ def root(experiment, tmp_path_factory):
     """A dataset in which a bright square shows where the gripper is, two encoders, and object positions."""
     root = tmp_path_factory.mktemp("probe")
     image = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}
-    vector = {"dtype": "float32", "shape": (8,), "names": [str(i) for i in range(8)]}
-    features = {key: dict(image) for key in CAMERAS.values()} | {"observation.state": vector, "action": dict(vector)}
+    features = {key: dict(image) for key in CAMERAS.values()} | VECTOR_FEATURES
     dataset = LeRobotDataset.create("local/square", 20, features, root / "dataset", use_videos=False)
     draw, bowl = np.random.default_rng(0), []
     for episode in range(EPISODES):
@@ -137,11 +137,11 @@ def root(experiment, tmp_path_factory):
             x, y = start + t
             frame = np.zeros((SIZE, SIZE, 3), np.uint8)
             frame[2 * y : 2 * y + 6, 2 * x : 2 * x + 6] = 255
-            state = np.zeros(8, np.float32)
-            state[:3] = x / 100, y / 100, 0.1
+            vectors = draw_vectors(draw)
+            vectors["observation.state"][:3] = x / 100, y / 100, 0.1 + 0.001 * (t % 2)
             bowl.append([*start / 100, 0.01 * max(0, t - 2)])  # lifted from step 3 on
             images = dict.fromkeys(CAMERAS.values(), frame)
-            dataset.add_frame(images | {"observation.state": state, "action": state, "task": f"task {episode % 2}"})
+            dataset.add_frame(images | vectors | {"task": f"task {episode % 2}"})
         dataset.save_episode()
     dataset.finalize()
     for seed, name in enumerate(("first", "second")):

@@ -346,3 +346,65 @@ def test_a_checkpoint_says_which_policy_it_started_from(experiment, folder, publ
     made_from = {ingredient.role: ingredient.sha256 for ingredient in read_provenance(tmp_path / "checkpoint").inputs}
     assert made_from["policy"] == content_sha256(published)
     assert read_json(tmp_path / "checkpoint/training.json")["inputs"]["policy"] == made_from["policy"]
+
+
+# ---- processors -----------------------------------------------------------------------------------------------------
+
+
+def edit_statistics(folder, pattern, change):
+    """Change the statistics that a published processor keeps."""
+    (path,) = folder.glob(pattern)
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def prefixed(tensors):
+    for name in list(tensors):
+        tensors[f"so100.buffer.{name}"] = tensors.pop(name)
+
+
+def renamed(folder):
+    path = folder / "policy_preprocessor.json"
+    content = read_json(path)
+    (step,) = (s for s in content["steps"] if "rename" in s["registry_name"])
+    step["config"]["rename_map"] = {WRIST: "observation.images.empty"}
+    path.write_text(json.dumps(content))
+
+
+def statistics(pattern, change):
+    return lambda folder: edit_statistics(folder, f"policy_{pattern}*.safetensors", change)
+
+
+UNNORMALIZED = {
+    "other names": (
+        statistics("preprocessor", prefixed),
+        r"have no mean of observation\.state, so it would not be normalized; they have statistics of so100\.buffer\.",
+    ),
+    "no statistics of the action": (
+        statistics("postprocessor", lambda tensors: [tensors.pop(n) for n in list(tensors) if "action" in n]),
+        "have no mean of action, so it would not be normalized",
+    ),
+    "not a number": (
+        statistics("preprocessor", lambda tensors: tensors["observation.state.std"].fill_(float("nan"))),
+        r"the std of observation\.state in its processors is not 8 finite numbers",
+    ),
+    "another width": (
+        statistics("postprocessor", lambda tensors: tensors.update({"action.std": torch.ones(6)})),
+        "the std of action in its processors is not 7 finite numbers",
+    ),
+    "a state that does not vary": (
+        statistics("preprocessor", lambda tensors: tensors["observation.state.std"][6:7].fill_(0)),
+        r"observation\.state\[6\] does not vary; in a rollout it does",
+    ),
+    "a camera renamed": (renamed, rf"renames {WRIST}, which the policy sees, to observation\.images\.empty"),
+}
+
+
+@pytest.mark.parametrize("what", UNNORMALIZED)
+def test_processors_that_would_not_normalize_what_the_policy_sees_are_refused(experiment, folder, copy, meta, what):
+    spoil, message = UNNORMALIZED[what]
+    spoil(copy)
+    config = plain_config(warm_spec(experiment, "E0"), folder / "vlm", copy, meta)
+    with pytest.raises(InputError, match=message):
+        initial_processors(config, copy, meta)
