@@ -316,6 +316,8 @@ def _solve(problem: pulp.LpProblem, nodes: int | None = None) -> int:
         solver = pulp.getSolver(name, msg=False, threads=1, gapRel=0, **limits)
     try:
         return problem.solve(solver)
+    except pulp.PulpError as error:  # its program is for another machine, say
+        raise InputError(f"PuLP's solver {name} fails here ({' '.join(str(error).split())}); install highspy") from None
     except KeyError:  # PuLP does not know the status that HiGHS returns at its node limit
         return pulp.LpStatusNotSolved
 

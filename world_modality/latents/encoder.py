@@ -164,6 +164,9 @@ def _load_weights(encoder: str | Path, revision: str | None, config: VJEPA2Confi
         raise InputError(f"{encoder}: its weights cannot be read ({str(error).partition('\n')[0]})") from error
     if report["missing_keys"]:
         raise InputError(f"{encoder} lacks weights of V-JEPA 2: {', '.join(sorted(report['missing_keys'])[:3])}, …")
+    deeper = sorted(key for key in report["unexpected_keys"] if key.startswith(("encoder.", "vjepa2.encoder.")))
+    if deeper:
+        raise InputError(f"{encoder}: its config.json describes fewer weights than it has: {', '.join(deeper[:3])}, …")
     return model.eval().requires_grad_(False)
 
 

@@ -117,17 +117,16 @@ class LatentTable:
         _check_columns(path, columns, spec.dim)
         starts = _episode_starts(path, columns)
         _check_row_groups(path, starts, len(columns))
-        latents = columns["latent"].combine_chunks().flatten().to_numpy().reshape(-1, spec.dim)
+        values = columns["latent"].combine_chunks().flatten()
+        if values.null_count:
+            row = values.is_null().index(True).as_py() // spec.dim
+            raise LatentTableError(f"{path}: the latent of frame {row} has missing values")
+        latents = values.to_numpy().reshape(-1, spec.dim)
         _check_values(path, latents)
         lengths = np.diff(np.append(starts, len(columns)))
         first = torch.from_numpy(np.repeat(starts, lengths))
         last = torch.from_numpy(np.repeat(starts + lengths - 1, lengths))
         return cls((spec,), torch.from_numpy(latents.copy()), first, last)
-
-    @staticmethod
-    def dim_of(path: str | Path) -> int:
-        """Width D of a file's latents, without reading them."""
-        return _read_spec(path).dim
 
     def __len__(self) -> int:
         return len(self.latents)

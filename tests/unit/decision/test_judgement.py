@@ -1,12 +1,16 @@
 """Comparisons that are corrected for their number together."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 
-from world_modality.decision.judgement import judge_family
+from world_modality.decision.judgement import judge_family, worth
 from world_modality.decision.pairs import Differences
 from world_modality.decision.statistics import conclude, level
 from world_modality.experiment.config import default_config, load_experiment
+from world_modality.experiment.sections import Decision
 
 DECISION = load_experiment(default_config()).decision
 LEVEL = level(DECISION.confidence)
@@ -45,3 +49,30 @@ def test_a_family_makes_intervals_wider():
     (alone,), (together, _) = judge_family([lost], DECISION), judge_family([lost, other], DECISION)
     assert alone.conclusion == "INFERIOR"
     assert together.interval[1] > alone.interval[1]
+
+
+COUNTS = [(0, 0, 1), (0, 0, 40), (1, 0, 0), (0, 30, 0), (7, 9, 24), (600, 700, 1200)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("stopping", ["fixed", "anytime"])
+@pytest.mark.parametrize(("margin", "confidence"), list(itertools.product((1e-6, 0.51, 0.999), (0.500001, 0.999))))
+def test_every_margin_and_confidence_that_the_config_takes_can_be_judged(margin, confidence, stopping):
+    """The last job of an experiment must not be the first to find that it cannot use a key."""
+    changes = {"margin": margin, "confidence": confidence, "stopping": stopping, "power": 0.999}
+    decision = Decision.model_validate(DECISION.model_dump() | changes)
+    for counts in COUNTS:
+        (judged,) = judge_family([Differences.of_counts(*counts)], decision)
+        found = worth(judged, decision)
+        assert judged.interval[0] <= judged.difference <= judged.interval[1]
+        numbers = [*judged.interval, judged.p_worse, judged.p_non_inferior, found.bare_rule_error]
+        assert all(map(math.isfinite, [*numbers, found.non_inferior_if_equal, found.inferior_if_twice_margin]))
+
+
+def test_seeds_that_repeat_each_other_are_worth_their_initial_states_and_no_more():
+    """Three seeds that always agree, without a discordant pair: twenty ties, not sixty."""
+    ties = Differences(np.zeros((20, 3), int), np.arange(20))
+    (judged,) = judge_family([ties], DECISION)
+    (single,) = judge_family([Differences.of_counts(0, 0, 20)], DECISION)
+    assert judged.conclusion == single.conclusion == "INCONCLUSIVE"
+    assert judged.interval == pytest.approx(single.interval)

@@ -60,6 +60,12 @@ def test_a_rate_of_repeated_seeds_is_as_uncertain_as_that_of_one():
     assert rate_interval(five, 0.95, "wilson") == pytest.approx(rate_interval(single, 0.95, "wilson"), abs=0.01)
 
 
+def test_seeds_that_all_succeed_are_worth_their_initial_states():
+    """Ten initial states, three seeds each, not one failure: the exact interval of 10 of 10, not of 30 of 30."""
+    everything = np.ones((10, 3), int)
+    assert rate_interval(everything, 0.9, "beta") == pytest.approx(rate_interval(everything[:, :1], 0.9, "beta"))
+
+
 # ---- the score statistic ---------------------------------------------------------------------------------------------
 
 

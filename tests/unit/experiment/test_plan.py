@@ -5,6 +5,7 @@ import itertools
 import random
 from fractions import Fraction
 
+import pulp
 import pytest
 from pydantic import ValidationError
 
@@ -367,6 +368,19 @@ def test_the_same_study_gives_the_same_plan():
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
+
+
+def test_a_solver_that_crashes_is_reported_in_one_line(monkeypatch):
+    """PuLP comes with CBC as a program, and calls it available wherever the file exists."""
+
+    def crash(*_, **__):
+        raise pulp.PulpSolverError("Pulp: Error while trying to execute,\nuse msg=True for more details")
+
+    choose.cache_clear()
+    monkeypatch.setattr(pulp.LpProblem, "solve", crash)
+    with pytest.raises(InputError, match=r"PuLP's solver \w+ fails here \(Pulp: Error .*\); install highspy$"):
+        planned(gpu_hours=7.5)
+    choose.cache_clear()
 
 
 def test_without_a_solver_it_is_said_which_would_do(monkeypatch):

@@ -1,6 +1,8 @@
 """V-JEPA 2 windows: what the published preprocessing gives, never across an episode, each frame decoded once."""
 
+import json
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,16 @@ def test_missing_weights_are_not_drawn_at_random(folder, tmp_path):
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks weights of V-JEPA 2: encoder\.layer\.4"):
+        VideoEncoder.load(tmp_path)
+
+
+def test_weights_that_the_config_says_nothing_of_are_refused(folder, tmp_path):
+    """A config of fewer layers would take a published encoder for a shallower one."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["num_hidden_layers"] -= 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"its config\.json describes fewer weights than it has: encoder\.layer\."):
         VideoEncoder.load(tmp_path)
 
 

@@ -74,7 +74,7 @@ def rewrite(path, **columns):
 def test_latents_come_back_rounded_to_float16_in_order(path):
     table = LatentTable.open(path)
     assert torch.equal(table.latents, torch.cat(episodes()).half())
-    assert (len(table), table.dim, LatentTable.dim_of(path)) == (18, DIM, DIM)
+    assert (len(table), table.dim) == (18, DIM)
     assert table.specs == (SPEC,)
 
 
@@ -278,6 +278,13 @@ def test_frames_numbered_with_a_gap_or_twice_are_refused(path, column, row, valu
     values[row] = value
     rewrite(path, **{column: values})
     with pytest.raises(LatentTableError, match=f"row {row} has {column} {value}"):
+        LatentTable.open(path)
+
+
+def test_a_missing_value_inside_a_latent_is_named(path):
+    values = pa.array([None if i == 5 * DIM + 1 else 0.5 for i in range(18 * DIM)], pa.float16())
+    rewrite(path, latent=pa.FixedSizeListArray.from_arrays(values, DIM))
+    with pytest.raises(LatentTableError, match="the latent of frame 5 has missing values"):
         LatentTable.open(path)
 
 
