@@ -17,6 +17,8 @@ import world_modality.simulation.environment  # noqa: F401
 # isort: split
 import mujoco
 
+from world_modality.errors import InputError
+
 GLContext = importlib.import_module(f"mujoco.{os.environ['MUJOCO_GL']}").GLContext
 MAX_IMAGE_SIZE = 1024  # [px]
 HIDDEN_GROUP = 5  # a group of geoms that is not drawn: MuJoCo draws groups 0 to 2
@@ -28,8 +30,11 @@ class Renderer:
 
     def __init__(self, model: mujoco.MjModel, settings: str):
         self._fast = settings == "fast"
-        self._gl = GLContext(MAX_IMAGE_SIZE, MAX_IMAGE_SIZE)
-        self._gl.make_current()
+        try:
+            self._gl = GLContext(MAX_IMAGE_SIZE, MAX_IMAGE_SIZE)
+            self._gl.make_current()
+        except (RuntimeError, ValueError) as error:  # no such device, or none that this user may open
+            raise InputError(f"MUJOCO_GL is {os.environ['MUJOCO_GL']}, but gives no OpenGL here: {error}") from None
         model = with_fewer_faces(model) if self._fast else model
         model.vis.global_.offwidth = model.vis.global_.offheight = MAX_IMAGE_SIZE
         if self._fast:
