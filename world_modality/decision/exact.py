@@ -15,6 +15,7 @@ test and its interval never contradict each other.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -109,6 +110,20 @@ class ExactTest:
     def limit(self, level: float, side: Side) -> float:
         """The furthest bound that the difference is not shown to be above (or below), at a one-sided level."""
         return self.below.limit(level) if side == "below" else -self.mirrored.limit(level)
+
+
+def upper_end(score: Callable[[float], float], mean: float, z: float) -> float:
+    """Upper end of a score interval: the largest difference that a score statistic does not reject.
+
+    Args:
+        score: the statistic of the hypothesis that the difference is its argument.
+        mean: the observed difference.
+        z: the statistic's quantile.
+    """
+    almost = 1 - 1e-9  # at 1 itself the statistic has no variance
+    if mean >= almost or score(almost) + z > 0:
+        return 1.0
+    return float(optimize.brentq(lambda value: score(value) + z, mean, almost, xtol=1e-12))
 
 
 def share_grid(number: int) -> np.ndarray:

@@ -22,11 +22,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from world_modality.decision.exact import DOUBT, TIE, ExactTest, OneSided, binomial_weights, possible_shares, share_grid
+from world_modality.decision.exact import (
+    DOUBT,
+    TIE,
+    ExactTest,
+    OneSided,
+    binomial_weights,
+    possible_shares,
+    share_grid,
+    upper_end,
+)
 from world_modality.decision.pairs import Differences, design_effect
 from world_modality.decision.sequential import SequentialTest
 
@@ -74,16 +83,8 @@ def score_statistic(wins, losses, pairs, difference):
 
 
 def score_limit(wins: float, losses: float, pairs: float, z: float) -> float:
-    """Upper end of Tango's interval: the largest difference that `score_statistic` does not reject."""
-    mean = (wins - losses) / pairs
-
-    def excess(value: float) -> float:
-        return float(score_statistic(wins, losses, pairs, value)) + z
-
-    almost = 1 - 1e-9  # at 1 itself the statistic has no variance
-    if mean >= almost or excess(almost) > 0:
-        return 1.0
-    return float(optimize.brentq(excess, mean, almost, xtol=1e-12))
+    """Upper end of Tango's interval."""
+    return upper_end(lambda value: float(score_statistic(wins, losses, pairs, value)), (wins - losses) / pairs, z)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
-from world_modality.decision.exact import DOUBT, TIE, ExactTest, OneSided, binomial_weights, possible_shares, share_grid
+from world_modality.decision.exact import (
+    DOUBT,
+    TIE,
+    ExactTest,
+    OneSided,
+    binomial_weights,
+    possible_shares,
+    share_grid,
+    upper_end,
+)
 
 Counted = tuple[int, int]  # successes, episodes
 
@@ -39,16 +48,9 @@ def score_statistic(option, reference, difference):
 
 
 def score_limit(option: Counted, reference: Counted, z: float) -> float:
-    """Upper end of the score interval: the largest difference that `score_statistic` does not reject."""
+    """Upper end of the score interval of the difference."""
     mean = option[0] / option[1] - reference[0] / reference[1]
-
-    def excess(value: float) -> float:
-        return float(score_statistic(option, reference, value)) + z
-
-    almost = 1 - 1e-9  # at 1 itself the statistic has no variance
-    if mean >= almost or excess(almost) > 0:
-        return 1.0
-    return float(optimize.brentq(excess, mean, almost, xtol=1e-12))
+    return upper_end(lambda value: float(score_statistic(option, reference, value)), mean, z)
 
 
 @dataclass(frozen=True, eq=False)
