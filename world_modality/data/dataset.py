@@ -7,13 +7,17 @@ Non-obvious behaviours of LeRobotDataset:
 * LeRobot joins a camera's episodes into a few video files, so an episode's clock starts at its offset in the file.
 * `meta.episodes` may be None for a dataset without episode metadata; such a dataset is not one long episode.
 * If a part of a folder is missing, LeRobot looks for a dataset of the folder's name on the hub.
+* `datasets` reads an Arrow copy of the data, made once for each path and time of a file (in HF_HOME). A file that is
+  replaced and keeps its time, as rsync and reproducible archives do, would be read as it was before.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
 from datasets.exceptions import DatasetsError
@@ -59,9 +63,11 @@ def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
     try:
         meta = LeRobotDatasetMetadata(**arguments)
         check_features(meta)
-        if folder.is_dir():
-            check_files(meta)
-        return LeRobotDataset(**arguments)
+        if not folder.is_dir():
+            return LeRobotDataset(**arguments)
+        check_files(meta)
+        with _copies_by_content(folder):
+            return LeRobotDataset(**arguments)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, DatasetsError) as error:
@@ -70,6 +76,17 @@ def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
         )
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise InputError(f"{dataset}: {problem} ({reason})") from error
+
+
+@contextlib.contextmanager
+def _copies_by_content(folder: Path) -> Iterator[None]:
+    """Let `datasets` keep its Arrow copies of a dataset in a folder named by the content of the data."""
+    usual = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = Path(usual) / f"content_{tree_sha256(folder / 'data')[:16]}"
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = usual
 
 
 def _check_frames(dataset: LeRobotDataset) -> None:

@@ -1,6 +1,7 @@
 """A dataset that would train well and fail in the simulator, or silently train in other units, is refused."""
 
 import json
+import os
 import shutil
 
 import imageio.v3 as imageio
@@ -249,3 +250,18 @@ def test_a_frame_that_cannot_be_decoded_is_named(film):
     with pytest.raises(InputError, match=rf"{FRONT}: frames 0 to 11 of episode [012] cannot be decoded") as refused:
         list(CameraFrames(dataset, FRONT).episodes())
     assert "\n" not in str(refused.value)
+
+
+# ---- what is read ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_replaced_under_its_old_time_is_read_as_it_is_now(copy):
+    """`datasets` keys its copies by path and time, and both stay the same under rsync or a reproducible archive."""
+    before = load_dataset(copy)
+    (path,) = (copy / "data").rglob("*.parquet")
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    edit_rows(copy, "action", lambda values: values.__imul__(0.5))
+    os.utime(path, ns=times)
+    after = load_dataset(copy)
+    now, then = (dataset.hf_dataset[3]["action"].numpy() for dataset in (after, before))
+    assert np.allclose(now, then / 2)
