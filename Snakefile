@@ -24,6 +24,12 @@ configfile: f"{workflow.basedir}/experiments/costs.yaml"
 configfile: f"{workflow.basedir}/experiments/commits.yaml"
 
 
+if set("{}") & set(
+    workflow.basedir
+):  # Snakemake formats the paths of environments and scripts
+    sys.exit(
+        f"error: {workflow.basedir}: has a brace in its name; clone into a folder without"
+    )
 try:
     experiment = load_experiment(config)
 except ConfigError as error:

@@ -223,3 +223,15 @@ def test_a_new_option_is_one_row(tmp_path):
     jobs = planned(tmp_path, "--configfile", tmp_path / "row.yaml", target="results/eval_A8_0.json")
     assert outputs(jobs, "encode_latents") == {"results/latents_wrist_m8.parquet"}
     assert outputs(jobs, "train_policy") == {"results/ckpt_A8/seed_0"}
+
+
+def test_a_clone_with_a_brace_in_its_name_is_refused_in_one_line(tmp_path):
+    """Snakemake itself formats the paths of environments and scripts there."""
+    clone = tmp_path / "a{b}c"
+    clone.mkdir()
+    for name in ("Snakefile", "config.yaml", "experiments", "rules", "envs", "profiles"):
+        (clone / name).symlink_to(REPOSITORY / name)
+    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", clone / "Snakefile", "--dry-run"]
+    done = subprocess.run([*command, "results/decision.txt"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"error: {clone}: has a brace in its name; clone into a folder without"

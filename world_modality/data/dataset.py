@@ -26,7 +26,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import FrameTimestampError, decode_video_frames
 from torch import Tensor
 
-from world_modality.artifacts.files import text_sha256, tree_sha256
+from world_modality.artifacts.files import read_json, text_sha256, tree_sha256
 from world_modality.data.contract import check_features, check_files, check_values, check_videos
 from world_modality.errors import InputError
 
@@ -52,6 +52,7 @@ def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDat
 def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
     folder = Path(dataset)
     if folder.is_dir():
+        _check_version(folder)
         for part in FOLDER_PARTS:
             if not (folder / part).exists():
                 raise InputError(f"{dataset}: {part} is missing; a LeRobotDataset has {', '.join(FOLDER_PARTS)}")
@@ -76,6 +77,13 @@ def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
         )
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise InputError(f"{dataset}: {problem} ({reason})") from error
+
+
+def _check_version(folder: Path) -> None:
+    info = folder / "meta/info.json"
+    version = str(read_json(info).get("codebase_version", "v3")) if info.is_file() else "v3"
+    if not version.startswith("v3"):
+        raise InputError(f"{folder}: is a LeRobotDataset {version}; convert it to v3.0 with LeRobot's converter")
 
 
 @contextlib.contextmanager

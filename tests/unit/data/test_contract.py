@@ -117,6 +117,10 @@ REFUSED = {
         lambda dataset: edit_json(dataset / "meta/info.json", rename("action", "actions")),
         "has no action; its features are .*actions",
     ),
+    "an older format": (
+        lambda dataset: edit_json(dataset / "meta/info.json", lambda info: info.update(codebase_version="v2.1")),
+        r"is a LeRobotDataset v2\.1; convert it to v3\.0",
+    ),
     "a third camera": (
         lambda dataset: edit_json(
             dataset / "meta/info.json",
