@@ -1,6 +1,6 @@
 """Which test the verdicts rest on: level and power of four tests of paired outcomes; prints two tables.
 
-    python benchmarks/paired_tests.py
+    python -m benchmarks.paired_tests
 
 Each test answers both questions of a verdict: is the option worse, and does it lose less than the margin? Candidates:
 

@@ -7,9 +7,10 @@ pairs; the reference's success rate). The p-value is the largest probability for
 outcome leaves possible, plus a small `doubt` for all other values (R. L. Berger, D. D. Boos, Journal of the American
 Statistical Association 89 (1994) 1012-1016).
 
-Outcomes are ordered by the end of the score interval, one order for every hypothesis. So the p-value is monotone in the
-hypothesis, and the end of the exact interval is where it equals the level (R. J. Buehler, ibid. 52 (1957) 482-493). A
-test and its interval never contradict each other.
+Outcomes are ordered by the end of the score interval, one order for every hypothesis, and a worse outcome (a loss in
+place of a tie, a tie in place of a win) is always further out. So the p-value is monotone in the hypothesis, and the
+end of the exact interval is where it equals the level (R. J. Buehler, ibid. 52 (1957) 482-493). A test and its interval
+never contradict each other.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ def e_values(difference: Differences, bound: float, side: Side) -> np.ndarray:
     A gambler who stakes a fixed share of what he has on every cluster cannot expect to win where the difference is
     not beyond the bound; the e-value is the mean fortune of `BETS` gamblers, from timid to bold. By Ville's inequality
     it ever reaches 1/level with probability at most the level (I. Waudby-Smith, A. Ramdas, Journal of the Royal
-    Statistical Society B 86 (2024) 1-27). For bound 0 this is a bet on the discordant pairs alone.
+    Statistical Society B 86 (2024) 1-27). For bound 0 and one training seed, only discordant pairs
+    change the fortune.
 
     Tasks may differ in their difference: over a whole round, in which each has its turn, the fortune is still not
     expected to grow, so only whole rounds are looked at.

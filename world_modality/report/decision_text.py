@@ -217,7 +217,7 @@ def _reading(verdict: Verdict) -> list[str]:
     return [
         "Difference: success rate of the 1st minus that of the 2nd in percentage points. p worse: the 1st is worse. "
         f"p margin: the 1st loses less than {margin} points. All by {how[settings.stopping]}. Interval "
-        f"({_confidence(verdict)}): the differences that this test does not reject.",
+        f"({_confidence(verdict)}, or more where corrected): the differences that this test does not reject.",
         f"So the verdict is read off the interval. NON_INFERIOR: it lies above -{margin}. INFERIOR: not that, and it "
         f"lies below 0. INCONCLUSIVE: neither. {_corrected(verdict)}",
     ]
@@ -290,10 +290,10 @@ def _power(verdict: Verdict) -> list[str]:
     enough = "more than 20000" if worth.pairs_to_settle is None else f"about {worth.pairs_to_settle}"
     test = "" if settings.stopping == "fixed" else ", by a test of a number of pairs chosen beforehand"
     return [
-        f"The branch compares two counts. In {worth.pairs:.0f} pairs, of which {100 * worth.discordance:.0f}% have one "
-        f"success, {option} would come out below {reference} in {100 * worth.bare_rule_error:.0f}% of all experiments "
-        f"if both were equally good, and would not in {100 * worth.bare_rule_miss:.0f}% if it were {margin} points "
-        "worse.",
+        f"The branch compares two counts. With {worth.pairs:.0f} pairs, {100 * worth.discordance:.0f}% of which only "
+        f"one option solves, {option} comes out below {reference} in {100 * worth.bare_rule_error:.0f}% of all "
+        f"experiments if both are equally good, and does not in {100 * worth.bare_rule_miss:.0f}% if it is {margin} "
+        "points worse.",
         f"With this many pairs, {100 * worth.non_inferior_if_equal:.0f}% of all experiments judge equally good options "
         f"NON_INFERIOR, {100 * worth.inferior_if_margin:.0f}% judge a loss of {margin} points INFERIOR, and "
         f"{100 * worth.inferior_if_twice_margin:.0f}% judge a loss of twice that INFERIOR{test}. To settle it takes "

@@ -114,11 +114,14 @@ def test_the_level_holds_whatever_the_share_of_discordant_pairs(pairs, bound, si
         assert sum(stats.multinomial.pmf(table, pairs, cells) for table in rejected) <= LEVEL + 1e-9, discordance
 
 
-def test_more_wins_are_never_evidence_of_being_worse():
+def test_a_worse_outcome_is_always_further_out():
+    """A loss in place of a tie, a tie in place of a win: the p-value then follows the hypothesis."""
     found = rejections(12, 0.0, "below")
     for (won, lost, tied), rejected in found.items():
         if rejected and won:
-            assert found[won - 1, lost + 1, tied]
+            assert found[won - 1, lost, tied + 1]
+        if rejected and tied:
+            assert found[won, lost + 1, tied - 1]
 
 
 @pytest.mark.parametrize(("wins", "losses", "ties"), [(1, 7, 13), (0, 0, 5), (2, 0, 3), (9, 1, 3), (0, 6, 0)])
