@@ -11,6 +11,7 @@ moment. So the next writer waits a little before it gives up.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -26,6 +27,7 @@ import yaml
 from world_modality.errors import InputError
 
 LOCK_PATIENCE = 10.0  # seconds
+FULL = 2**16  # a disk with less room than this is full [bytes]
 # A file has settled so long after its last change [ns]: longer than a tick, or than two machines' clocks may differ.
 SETTLED = 2_000_000_000
 
@@ -40,12 +42,15 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     a killed writer left behind is removed by the next writer.
 
     Raises:
-        InputError: another process is writing `final` at this moment.
+        InputError: another process is writing `final` at this moment, or there is no room or no permission for it.
         FileNotFoundError: the caller wrote nothing.
     """
     final = Path(final)
     scratch = final.with_name(f".{final.name}.partial")
-    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{final}: cannot be written ({error.strerror})") from error
     with _held(scratch, final):
         _clear(scratch)
         temporary = scratch / final.name
@@ -56,6 +61,10 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
             if final.is_dir() and not final.is_symlink():  # renaming cannot replace a folder that is not empty
                 os.replace(final, scratch / "replaced")
             os.replace(temporary, final)
+        except Exception as error:  # a full disk is another error with each library
+            if shutil.disk_usage(scratch).free < FULL or os.strerror(errno.ENOSPC) in str(error):
+                raise InputError(f"{final.parent}: no space left on its disk; {final.name} was not written") from error
+            raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

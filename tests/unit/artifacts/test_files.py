@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from world_modality.artifacts import files
 from world_modality.artifacts.files import atomic_path, file_sha256, read_json, tree_sha256, write_json
+from world_modality.errors import InputError
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -24,6 +26,42 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text(f"half {1 / 0}")
     assert read_json(final) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["artifact.json"]
+
+
+def write_half(path, error):
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("free", "error"),
+    [(0, RuntimeError("iostream error")), (2**30, OSError(28, "No space left on device")), (9, OSError(122, "Quota"))],
+)
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, free, error):
+    """However the library that writes reports it."""
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(InputError, match=rf"^{tmp_path}: no space left on its disk; file\.txt was not written$"):
+        write_half(path, error)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+    assert path.read_text() == "old"
+
+
+def test_another_error_on_a_disk_with_room_stays_what_it_is(tmp_path):
+    with pytest.raises(KeyError), atomic_path(tmp_path / "file.txt"):
+        raise KeyError("a fault of ours")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "results").write_text("a file, where a folder should be")
+    path = tmp_path / "results" / "file.txt"
+    with (
+        pytest.raises(InputError, match=r"results/file\.txt: cannot be written \(Not a directory\)"),
+        atomic_path(path),
+    ):
+        pass
 
 
 def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path):
