@@ -27,6 +27,7 @@ from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline, UnnormalizerProcessorStep
 from lerobot.utils.constants import ACTION, OBS_STATE
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig
@@ -185,7 +186,10 @@ def _load_weights(policy: SmolVLAPolicy, path: Path) -> None:
     the values must be equal, because the last one read would be used for all. Buffers that are not part of a state dict
     follow from the configuration.
     """
-    stored = load_file(path, device=policy.config.device)
+    try:
+        stored = load_file(path, device=policy.config.device)
+    except SafetensorError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
     wanted = {name: value for name, value in policy.state_dict().items() if not name.startswith(WORLD_MODULES)}
     common = wanted.keys() & stored.keys()
     loaded = {wanted[name].data_ptr() for name in common}
@@ -219,7 +223,11 @@ def initial_processors(
         "device_processor": {"device": config.device},
         "tokenizer_processor": {"tokenizer_name": config.vlm_model_name},
     }
-    processors = make_pre_post_processors(config, pretrained_path=str(published), preprocessor_overrides=here)
+    try:
+        processors = make_pre_post_processors(config, pretrained_path=str(published), preprocessor_overrides=here)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{published}: its processors cannot be read ({reason})") from error
     _check_processors(*processors, config, published)
     return processors
 

@@ -269,3 +269,17 @@ def test_a_file_replaced_under_its_old_time_is_read_as_it_is_now(copy):
     after = load_dataset(copy)
     now, then = (dataset.hf_dataset[3]["action"].numpy() for dataset in (after, before))
     assert np.allclose(now, then / 2)
+
+
+def test_a_truncated_image_is_named(copy):
+    (path,) = (copy / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    images = table[FRONT].to_pylist()
+    images[3]["bytes"] = images[3]["bytes"][:100]
+    column = table.schema.get_field_index(FRONT)
+    pq.write_table(
+        table.set_column(column, table.schema.field(FRONT), pa.array(images, table.schema.field(FRONT).type)), path
+    )
+    frames = CameraFrames(load_dataset(copy), FRONT)
+    with pytest.raises(InputError, match=rf"{FRONT}: frames 0 to 4 of episode 1 cannot be decoded \(.*truncated"):
+        frames.frames(range(1, 6))

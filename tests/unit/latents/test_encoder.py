@@ -1,6 +1,7 @@
 """V-JEPA 2 windows: what the published preprocessing gives, never across an episode, each frame decoded once."""
 
 import json
+import pickle
 import runpy
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import AutoVideoProcessor, LlamaConfig, VJEPA2Config, VJEPA2Mo
 from tests.unit.conftest import VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.records import content_sha256
 from world_modality.data.dataset import CameraFrames, check_image_key, dataset_fingerprint
+from world_modality.errors import InputError
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.latents.backbones import build_small_encoder
 from world_modality.latents.encoder import VideoEncoder, encode_dataset, encode_episodes
@@ -178,6 +180,27 @@ def test_weights_that_the_config_says_nothing_of_are_refused(folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"its config\.json describes fewer weights than it has: encoder\.layer\."):
         VideoEncoder.load(tmp_path)
+
+
+class Planted:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_weights_are_never_unpickled(folder, tmp_path, name):
+    downloaded, mark = tmp_path / "encoder", tmp_path / "unpickled"
+    shutil.copytree(folder, downloaded, ignore=shutil.ignore_patterns("model.safetensors"))
+    with (downloaded / name).open("wb") as file:
+        pickle.dump(Planted(mark), file)
+    with pytest.raises(InputError, match="its weights cannot be read"):
+        VideoEncoder.load(downloaded)
+    assert not mark.exists()
 
 
 # ---- a whole dataset ------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import pickle
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -408,3 +410,20 @@ def test_processors_that_would_not_normalize_what_the_policy_sees_are_refused(ex
     config = plain_config(warm_spec(experiment, "E0"), folder / "vlm", copy, meta)
     with pytest.raises(InputError, match=message):
         initial_processors(config, copy, meta)
+
+
+def test_a_published_policy_is_never_unpickled(experiment, folder, copy, meta, tmp_path):
+    """Not its weights, and not the statistics of its processors."""
+    mark = tmp_path / "unpickled"
+
+    class Planted:
+        def __reduce__(self):
+            return Path.touch, (mark,)
+
+    for path in copy.glob("*.safetensors"):
+        path.write_bytes(pickle.dumps(Planted()))
+    config = plain_config(warm_spec(experiment, "E0"), folder / "vlm", copy, meta)
+    for load in (initial_policy, initial_processors):
+        with pytest.raises(InputError, match="cannot be read"):
+            load(config, copy, meta)
+    assert not mark.exists()
