@@ -11,7 +11,7 @@ export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup decision why verify costs test lint dag lock clean slurm-up slurm-down
+.PHONY: help setup decision why verify costs test lint dag lock soak clean slurm-up slurm-down
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ costs: setup  ## write what the last run took to experiments/costs.yaml, to read
 
 test: setup  ## run lint, then every test, tier by tier; TIERS="unit" runs only some
 	@bash tests/run_tiers.sh $(TIERS)
+
+soak: setup  ## spoilt files for every reader, for SECONDS=60; not part of `make test`
+	@SOAK_SECONDS=$(or $(SECONDS),60) python -m pytest tests/soak -s
 
 lint: setup  ## check formatting, code, module order, rules (Snakemake's lint) and schemas
 	ruff check .

@@ -75,7 +75,7 @@ def _opened(path: str | Path, kind: str) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: truncated or damaged Parquet ({error})") from None
+        raise InputError(f"{path}: truncated or damaged Parquet ({' '.join(str(error).split())})") from None
 
 
 @contextlib.contextmanager

@@ -109,7 +109,10 @@ def read_evaluation(path: str | Path) -> Evaluation:
         raise ComparisonError(str(error)) from None
     if path.name != evaluation.name:
         raise ComparisonError(f"{path}: holds what {evaluation.name} should hold; was the file renamed or swapped?")
-    _check_episodes(evaluation)
+    try:
+        _check_episodes(evaluation)
+    except (pl.exceptions.PolarsError, OverflowError):
+        raise ComparisonError(f"{path}: a number in its episodes is beyond 64 bits") from None
     return evaluation
 
 

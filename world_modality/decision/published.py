@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from scipy import stats
 
 from world_modality.artifacts.documents import Document
+from world_modality.artifacts.files import read_text
 from world_modality.decision.statistics import Conclusion, Interval, conclude, interval_text, level, rate_interval
 from world_modality.decision.tree import Rate, Token, choose_token
 from world_modality.decision.unpaired import unpaired_test
@@ -88,7 +89,7 @@ def read_counts(path: str | Path) -> PublishedCounts:
         InputError: naming the first offending key.
     """
     try:
-        return PublishedCounts.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        return PublishedCounts.model_validate(yaml.safe_load(read_text(path)))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:

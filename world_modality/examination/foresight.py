@@ -119,7 +119,7 @@ class Foresight(_Record):
             if set(views) != set(self.views):
                 raise ValueError(f"views {sorted(views)}, expected {sorted(self.views)}")
             for name, view in views.items():
-                if [step.k for step in view.steps] != list(range(1, self.horizon + 1)):
+                if len(view.steps) != self.horizon or any(step.k != i for i, step in enumerate(view.steps, start=1)):
                     raise ValueError(f"{name}: the steps are not k = 1 to {self.horizon}")
         return self
 

@@ -86,6 +86,12 @@ def test_a_misspelt_key_is_named(tmp_path):
         read_counts(written(tmp_path, {0: [1, 2]}, {0: [1, 2]}, sorce="a table"))
 
 
+def test_what_is_no_text_is_refused(tmp_path):
+    (tmp_path / "counts.yaml").write_bytes(b"\xb1\x00")
+    with pytest.raises(InputError, match=r"counts\.yaml: damaged"):
+        read_counts(tmp_path / "counts.yaml")
+
+
 def test_what_is_no_yaml_is_refused(tmp_path):
     (tmp_path / "counts.yaml").write_text("{source: [")
     with pytest.raises(InputError, match=r"counts\.yaml: not YAML"):

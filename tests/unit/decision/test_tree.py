@@ -342,6 +342,10 @@ REFUSED = {
     "another instruction": (change("description", "push", "task"), "the task is 'push', but 'pick up bowl 1'"),
     "another environment seed": (change("env_seed", 4), "initial state 3 of training seed 0: env_seed is 4, but 1003"),
     "another noise seed": (change("noise_seed", 4), "noise_seed is 4, but 2003 in eval_E0_1"),
+    "a seed beyond 64 bits": (
+        change("env_seed", 10**30),
+        "a number in its episodes is beyond 64 bits",
+    ),
     "another initial state": (change("init_state_sha256", "0" * 64), "init_state_sha256 is 0000"),
     "a duplicated episode": (duplicate, "duplicated episode: initial state 0 of training seed 0"),
     "one initial state under two numbers": (same_state_twice, "duplicated episode"),

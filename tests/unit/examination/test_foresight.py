@@ -369,6 +369,7 @@ def test_a_foresight_under_another_name_is_refused(written):
         (lambda c: c["overall"]["front"]["mean"].update(prophet=float("nan")), "mean.prophet: Input should be"),
         (lambda c: c["overall"]["front"]["mean"].update(prophet=1.5), "mean.prophet: Input should be less than"),
         (lambda c: c["overall"]["front"]["steps"].pop(), "front: the steps are not k = 1 to 3"),
+        (lambda c: c.update(horizon=10**30), "the steps are not k = 1 to 1000000"),
         (lambda c: c["seeds"]["0"].pop("wrist"), r"views \['all', 'front'\], expected"),
         (lambda c: c["image_keys"].pop("wrist"), "image_keys of"),
         (lambda c: c["overall"]["all"].update(episodes_better=9), "Prophet is better in 9 of 1 episodes"),

@@ -281,6 +281,17 @@ def test_frames_numbered_with_a_gap_or_twice_are_refused(path, column, row, valu
         LatentTable.open(path)
 
 
+def test_damage_is_reported_in_one_line(path):
+    """Some of Arrow's messages have several."""
+    content = path.read_bytes()
+    for start in range(0, len(content), 97):
+        path.write_bytes(content[:start] + b"\x00\xff\x13" + content[start + 3 :])
+        try:
+            LatentTable.open(path)
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
 def test_a_missing_value_inside_a_latent_is_named(path):
     values = pa.array([None if i == 5 * DIM + 1 else 0.5 for i in range(18 * DIM)], pa.float16())
     rewrite(path, latent=pa.FixedSizeListArray.from_arrays(values, DIM))
