@@ -3,7 +3,7 @@
 Each simulated experiment has its own initial states, some hard and some easy for all policies alike, which makes the
 outcomes of a pair correlated; a training seed adds its own luck to each of its policies, which makes episodes from one
 initial state a cluster. Its outcomes go through the same functions as an evaluation's (`statistics`, `judgement`,
-`tree.choose_token`), and what they say is held against the truth that made them.
+`tree.choose_token`), and what they say is compared with the truth that made them.
 
     python benchmarks/calibration.py --experiments 2000
 

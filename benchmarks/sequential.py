@@ -67,7 +67,7 @@ def step() -> Test | None:
     test = StepTest(Hypothesis.P0MoreThanP1, n_max=PAIRS, alpha=LEVEL, shape_parameter=0.0)
 
     def run(baseline: np.ndarray, world: np.ndarray, stream: int) -> int | None:
-        test.random_seed = stream  # a reset seeds it anew, else every stream would toss the same coins
+        test.random_seed = stream  # a reset seeds it again, otherwise every stream would toss the same coins
         result = test.run_on_sequence(baseline, world)
         return int(result.info["Time"]) if result.decision == Decision.AcceptAlternative else None
 

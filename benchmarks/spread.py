@@ -1,7 +1,7 @@
 """How wide initial states must vary before eyes matter: success of E0, S0 and E0-blind at each spread; prints a table.
 
 Runs the pipeline for each `simulation.spread` in a folder of its own (what is there stays), with the configuration's
-training budget: demonstrations, initial states and both trainings are made anew for each. E0 sees, S0 was trained
+training budget: demonstrations, initial states and both trainings are new for each. E0 sees, S0 was trained
 without eyes, E0-blind is E0 with its eyes shut at rollout.
 
     python benchmarks/spread.py --spreads 0 0.025 0.05 0.1 --directory runs/spread

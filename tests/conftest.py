@@ -17,7 +17,7 @@ from filelock import FileLock
 REPOSITORY = Path(__file__).parents[1]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
 
-# Before torch or MuJoCo is imported; a spinning OpenMP thread would take the core of the process beside it.
+# Before torch or MuJoCo is imported; a spinning OpenMP thread would take the core of another process.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MUJOCO_GL": "egl", "HF_HUB_OFFLINE": "1"}
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)

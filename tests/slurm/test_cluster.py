@@ -22,7 +22,7 @@ def python(*arguments):
 
 @pytest.fixture(scope="module")
 def at_limit(cluster, submit):
-    """Jobs that wait for their time limit or for a signal before it: up to 30 seconds, beside the other tests."""
+    """Jobs that wait for their time limit or for a signal before it: up to 30 seconds, while other tests run."""
     early = ("--time=1", "--signal=USR1@60")
     jobs = {
         "too long": submit("srun -n1 sleep 300"),

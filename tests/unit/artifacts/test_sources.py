@@ -74,7 +74,7 @@ def test_the_source_hash_sees_an_edit_of_code_however_far_away(sources, file, ol
 # ---- modules left out of source hashes ------------------------------------------------------------------------------
 
 VALIDATORS = {"field_validator", "model_validator"}
-# What a module of models may hold in addition to fields and validators, and why no artifact's content hangs on it.
+# What a module of models may hold in addition to fields and validators, and why no artifact's content depends on it.
 NO_CONTENT = {
     "sections.MAX_SEED": "only refuses: no seed of a program's arguments or of the config is greater",
     "sections.ROLLOUT_MEMORIES": "only refuses: read by a validator alone",

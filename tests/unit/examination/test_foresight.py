@@ -1,4 +1,4 @@
-"""How well a Prophet foresees: on held-out episodes alone, within them, beside copy-last and the mean change."""
+"""How well a Prophet predicts: on held-out episodes only, within them, compared with copy-last and the mean change."""
 
 import json
 from pathlib import Path

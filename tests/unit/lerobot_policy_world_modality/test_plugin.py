@@ -550,7 +550,7 @@ class _Injector:
 
 
 def _trained_memory(folder, table, mode, index):
-    """What the injector gets in a training step, beside Prophet's prediction and the true future."""
+    """What the injector gets in a training step, next to Prophet's prediction and the true future."""
     policy = _open_gate(_world(folder, table, world_memory=mode))
     with torch.no_grad():
         policy.prophet.head.weight.normal_(generator=torch.Generator().manual_seed(0))
@@ -586,7 +586,7 @@ def test_a_random_memory_in_training_is_a_function_of_the_batch_and_moves_no_oth
 
 
 def _rolled_out(folder, table, mode, steps=3, seed=0):
-    """What the injector gets in each chunk of a rollout, beside what Prophet predicts there."""
+    """What the injector gets in each chunk of a rollout, next to what Prophet predicts there."""
     policy = _open_gate(_world(folder, table, world_memory=mode))
     with torch.no_grad():
         policy.prophet.head.weight.normal_(generator=torch.Generator().manual_seed(0))
