@@ -76,7 +76,7 @@ class Plan(Document):
     def summary(self) -> list[str]:
         """The plan in words, one line each for what runs, what is left out, and what another hour would change."""
         if not self.wanted:
-            return ["The tree asks for no option beside those that have run."]
+            return ["The tree asks for no option besides those that have run."]
         if self.hours is None:
             return [
                 f"Planned: {', '.join(self.chosen)}.",

@@ -206,7 +206,7 @@ def test_where_the_tree_asks_for_nothing_nothing_is_planned():
     plan = planned(branch="success", gpu_hours=5)
     assert (plan.wanted, plan.chosen, plan.left_out, plan.stages) == ([], [], [], [])
     assert (plan.hours, plan.makespan, plan.bound) == (0, 0, 0)
-    assert plan.summary() == ["The tree asks for no option beside those that have run."]
+    assert plan.summary() == ["The tree asks for no option besides those that have run."]
 
 
 # ---- where costs are not known --------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_where_costs_are_not_known_all_that_is_wanted_is_chosen_and_nothing_is_s
 def test_where_costs_are_not_known_and_nothing_is_wanted_the_plan_costs_nothing():
     plan = planned(branch="success", costs_of="full")
     assert (plan.hours, plan.makespan) == (0, 0)
-    assert plan.summary() == ["The tree asks for no option beside those that have run."]
+    assert plan.summary() == ["The tree asks for no option besides those that have run."]
 
 
 def test_a_budget_needs_the_costs_of_its_scale():
