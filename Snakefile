@@ -24,9 +24,8 @@ configfile: f"{workflow.basedir}/experiments/costs.yaml"
 configfile: f"{workflow.basedir}/experiments/commits.yaml"
 
 
-if set("{}") & set(
-    workflow.basedir
-):  # Snakemake formats the paths of environments and scripts
+# Snakemake formats the paths of environments and scripts.
+if "{" in workflow.basedir or "}" in workflow.basedir:
     sys.exit(
         f"error: {workflow.basedir}: has a brace in its name; clone into a folder without"
     )

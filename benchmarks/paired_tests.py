@@ -21,9 +21,10 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.calibration import World
+from world_modality.decision.exact import TIE
+from world_modality.decision.paired import paired_test, score_statistic
 from world_modality.decision.pairs import Differences, differences, pair_outcomes
 from world_modality.decision.power import critical_limits
-from world_modality.decision.statistics import paired_test, score_statistic
 
 LEVEL, MARGIN, DISCORDANCE = 0.05, 0.1, 0.3
 Z = stats.norm.isf(LEVEL)
@@ -38,7 +39,7 @@ def score(wins, losses, pairs, bound):
 
 def exact(wins, losses, pairs, bound):
     limits = critical_limits(pairs, bound, LEVEL)[wins + losses]
-    return score_statistic(wins, losses, pairs, limits) <= 1e-7 - Z
+    return score_statistic(wins, losses, pairs, limits) <= TIE - Z
 
 
 def mcnemar(wins, losses, pairs, bound):

@@ -388,6 +388,8 @@ MODULES = {
     "world_modality/artifacts/provenance.py": NOTHING,
     "world_modality/decision/published.py": NOTHING,
     "world_modality/decision/unpaired.py": NOTHING,
+    "world_modality/data/videos.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
+    "world_modality/decision/paired.py": JUDGED | PLOTTED,
     "world_modality/report/rebuild.py": NOTHING,
     "world_modality/artifacts/records.py": NOTHING,
     "world_modality/data/replay.py": {"replay_demonstrations"},

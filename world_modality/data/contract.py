@@ -13,13 +13,9 @@ Non-obvious behaviours of LeRobot:
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import av
 import numpy as np
 from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.datasets.video_utils import get_video_duration_in_s
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from world_modality.errors import InputError
@@ -51,32 +47,16 @@ def check_features(meta: LeRobotDatasetMetadata) -> None:
         raise InputError(f"{name}: has the cameras {cameras}; the simulator renders two, front and wrist")
 
 
-def check_files(meta: LeRobotDatasetMetadata) -> None:
-    """Check that every file of a dataset in a folder is there; LeRobot would look for a missing one on the hub.
-
-    Raises:
-        InputError: naming the first one.
-    """
-    if meta.episodes is None:
-        return
-    for episode in range(meta.total_episodes):
-        videos = [meta.get_video_file_path(episode, key) for key in meta.video_keys]
-        for path in (meta.get_data_file_path(episode), *videos):
-            if not (meta.root / path).is_file():
-                raise InputError(f"{meta.root}: {path}, with episode {episode}, is missing")
-
-
 def check_values(dataset: LeRobotDataset) -> None:
     """Check that states and actions are finite and in the simulator's units, and that the statistics are theirs.
 
     Raises:
         InputError: naming the feature and its dimension, or the episode and frame.
     """
-    for key in WIDTHS:
-        values = _column(dataset, key)
+    states, actions = (_column(dataset, key) for key in (OBS_STATE, ACTION))
+    for key, values in ((OBS_STATE, states), (ACTION, actions)):
         _check_finite(dataset, key, values)
         _check_statistics(dataset, key, values)
-    states, actions = _column(dataset, OBS_STATE), _column(dataset, ACTION)
     still = states.std(axis=0) < STILL
     if still.any():
         at = int(still.argmax())
@@ -136,57 +116,3 @@ def _check_actions(dataset: LeRobotDataset, actions: np.ndarray) -> None:
 def _frame(dataset: LeRobotDataset, row: int) -> str:
     found = dataset.hf_dataset.select_columns(["episode_index", "frame_index"]).with_format("numpy")[int(row)]
     return f"frame {found['frame_index']} of episode {found['episode_index']}"
-
-
-# ---- videos ---------------------------------------------------------------------------------------------------------
-
-
-def check_videos(dataset: LeRobotDataset) -> None:
-    """Check where each episode lies in its video file: whole, in order, without gaps, and within the file.
-
-    A dataset says at which second of a file an episode begins. Nothing else holds its frames and its states together.
-
-    Raises:
-        InputError: naming the camera and the episode or the file.
-    """
-    for key in dataset.meta.video_keys:
-        files: dict[Path, list[int]] = {}
-        for episode in range(dataset.meta.total_episodes):
-            files.setdefault(dataset.root / dataset.meta.get_video_file_path(episode, key), []).append(episode)
-        for path, episodes in files.items():
-            _check_video(dataset, key, path, episodes)
-
-
-def _check_video(dataset: LeRobotDataset, key: str, path: Path, episodes: list[int]) -> None:
-    frame = 1 / dataset.fps
-    try:
-        with av.open(str(path)) as container:
-            rate = float(container.streams.video[0].average_rate)
-        duration = get_video_duration_in_s(path)
-    except (OSError, TypeError, IndexError) as error:
-        raise InputError(f"{path}: no readable video ({str(error).partition(': ')[0]})") from None
-    if abs(rate - dataset.fps) > 0.01 * dataset.fps:
-        raise InputError(f"{path}: has {rate:g} frames per second, meta/info.json says {dataset.fps}")
-    expected = 0.0  # where the next episode begins
-    for episode in sorted(episodes, key=lambda e: np.nan_to_num(_span(dataset, key, e)[0], nan=-1)):
-        begin, end = _span(dataset, key, episode)
-        length = int(dataset.meta.episodes[episode]["length"])
-        if not abs(begin - expected) < frame / 2:
-            raise InputError(
-                f"{dataset.repo_id}: {key}: episode {episode} begins at {begin:g} s of its video, not at {expected:g} s"
-            )
-        if not abs(end - begin - length * frame) < frame / 2:
-            raise InputError(
-                f"{dataset.repo_id}: {key}: episode {episode} has {length} frames at {dataset.fps} fps, but lasts from "
-                f"{begin:g} to {end:g} s of its video"
-            )
-        expected = end
-    if duration < expected - frame / 2:
-        raise InputError(f"{path}: lasts {duration:g} s, its episodes need {expected:g} s")
-
-
-def _span(dataset: LeRobotDataset, key: str, episode: int) -> tuple[float, float]:
-    """Where an episode begins and ends in its file [s]."""
-    row = dataset.meta.episodes[episode]
-    begin, end = row[f"videos/{key}/from_timestamp"], row[f"videos/{key}/to_timestamp"]
-    return tuple(np.nan if second is None else second for second in (begin, end))

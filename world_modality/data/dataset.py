@@ -27,7 +27,8 @@ from lerobot.datasets.video_utils import FrameTimestampError, decode_video_frame
 from torch import Tensor
 
 from world_modality.artifacts.files import read_json, text_sha256, tree_sha256
-from world_modality.data.contract import check_features, check_files, check_values, check_videos
+from world_modality.data.contract import check_features, check_values
+from world_modality.data.videos import check_videos
 from world_modality.errors import InputError
 
 FOLDER_PARTS = ("meta/info.json", "meta/tasks.parquet", "meta/episodes", "data")
@@ -66,7 +67,7 @@ def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
         check_features(meta)
         if not folder.is_dir():
             return LeRobotDataset(**arguments)
-        check_files(meta)
+        _check_files(meta)
         with _copies_by_content(folder):
             return LeRobotDataset(**arguments)
     except InputError:
@@ -84,6 +85,15 @@ def _check_version(folder: Path) -> None:
     version = str(read_json(info).get("codebase_version", "v3")) if info.is_file() else "v3"
     if not version.startswith("v3"):
         raise InputError(f"{folder}: is a LeRobotDataset {version}; convert it to v3.0 with LeRobot's converter")
+
+
+def _check_files(meta: LeRobotDatasetMetadata) -> None:
+    """Refuse a folder that lacks a file of an episode: LeRobot would look for it on the hub."""
+    for episode in range(meta.total_episodes if meta.episodes is not None else 0):
+        videos = [meta.get_video_file_path(episode, key) for key in meta.video_keys]
+        for path in (meta.get_data_file_path(episode), *videos):
+            if not (meta.root / path).is_file():
+                raise InputError(f"{meta.root}: {path}, with episode {episode}, is missing")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special, stats
 
 from world_modality.decision.exact import DOUBT, TIE, possible_shares, share_grid
-from world_modality.decision.statistics import PairedTail, score_statistic
+from world_modality.decision.paired import PairedTail, score_statistic
 
 CALIBRATED = 500  # beyond this many pairs the calibration changes next to nothing
 
@@ -50,8 +50,7 @@ def odds(pairs: int, truth: Truth, margin: float, level: float) -> Odds:
 
     More than `CALIBRATED` pairs are judged by the score test without calibration.
     """
-    limits = (critical_limits(pairs, bound, level) if pairs <= CALIBRATED else bound for bound in (0.0, margin))
-    return _odds(pairs, truth, tuple(limits), level)
+    return _odds(pairs, truth, _limits(pairs, margin, level, exactly=pairs <= CALIBRATED), level)
 
 
 @lru_cache(maxsize=64)
@@ -68,6 +67,11 @@ def critical_limits(pairs: int, bound: float, level: float) -> np.ndarray:
     possible = possible_shares(np.arange(pairs + 1), pairs, grid, DOUBT * level)  # (pairs + 1, grid)
     kept = DOUBT * level + np.where(possible[:, None], sizes, 0).max(axis=2) <= level  # (pairs + 1, limits)
     return np.where(kept, limits, -1.0).max(axis=1)
+
+
+def _limits(pairs: int, margin: float, level: float, exactly: bool) -> tuple:
+    """The score limits up to which each question is answered with yes: by the exact test, or by the score test."""
+    return tuple(critical_limits(pairs, bound, level) if exactly else bound for bound in (0.0, margin))
 
 
 def _odds(pairs: int, truth: Truth, limits: tuple, level: float) -> Odds:
@@ -99,8 +103,8 @@ def pairs_to_settle(discordance: float, margin: float, level: float, power: floa
     truths = [Truth.plausible(0.0, discordance), Truth.plausible(-2 * margin, discordance)]
 
     def settles(pairs: int, exactly: bool) -> bool:
-        limits = (critical_limits(pairs, bound, level) if exactly else bound for bound in (0.0, margin))
-        equal, worse = (_odds(pairs, truth, found, level) for found in [tuple(limits)] for truth in truths)
+        limits = _limits(pairs, margin, level, exactly)
+        equal, worse = (_odds(pairs, truth, limits, level) for truth in truths)
         return equal.non_inferior >= power and worse.inferior >= power
 
     enough = 1

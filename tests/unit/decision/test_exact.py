@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from world_modality.decision.exact import possible_shares, share_grid
-from world_modality.decision.statistics import PairedTail, score_limit
+from world_modality.decision.paired import PairedTail, score_limit
 
 
 @pytest.mark.parametrize("pairs", [5, 20, 100, 500])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from world_modality.decision.paired import paired_test
 from world_modality.decision.pairs import Differences
 from world_modality.decision.power import Truth
 from world_modality.decision.sequential import SequentialTest, e_values
-from world_modality.decision.statistics import paired_test
 
 counted = Differences.of_counts
 

@@ -16,8 +16,8 @@ import pytest
 from world_modality.artifacts.files import text_sha256, write_json
 from world_modality.artifacts.provenance import making
 from world_modality.decision.evaluations import ComparisonError, read_evaluation
+from world_modality.decision.paired import paired_test
 from world_modality.decision.pairs import Differences
-from world_modality.decision.statistics import paired_test
 from world_modality.decision.tree import Pickup, Verdict, decide, judge_pickup, plan_branch
 from world_modality.errors import InputError
 from world_modality.evaluation.episodes import Episode, block_row, collect_evaluation
