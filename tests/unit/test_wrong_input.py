@@ -16,8 +16,8 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from tests.unit.decision.test_tree import contents
-from tests.unit.decision.test_tree import spec as decision_spec
+from tests.unit.decision.samples import contents
+from tests.unit.decision.samples import spec as decision_spec
 from world_modality.artifacts.provenance import making
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.sections import ConfigError, Tree
