@@ -12,6 +12,7 @@ import torch
 from lerobot.configs import PreTrainedConfig
 
 from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy
+from tests.unit.examination.samples import CHUNK_ROWS, FRONT, HEADS, HORIZON, STEPS, WRIST, chunk, spec_of, table
 from world_modality.artifacts.files import write_json
 from world_modality.artifacts.records import content_sha256, write_record
 from world_modality.data.dataset import load_dataset
@@ -21,7 +22,6 @@ from world_modality.examination.attention import (
     METADATA_KEY,
     SCHEMA,
     AttentionRecorder,
-    AttentionSpec,
     AttentionTable,
     ChunkAttention,
     join_blocks,
@@ -30,16 +30,9 @@ from world_modality.examination.attention import (
 )
 from world_modality.examination.attention_patterns import AttentionReport, compare
 from world_modality.examination.training_attention import measure_training_attention, spread_frames
-from world_modality.experiment.sections import Figures
 from world_modality.latents.table import LatentTable
-from world_modality.report.attention_text import WIDTH, render
-from world_modality.report.figures import plot_attention, save
+from world_modality.report.attention_text import render
 from world_modality.training.loop import TrainInputs, train
-
-STEPS, HEADS, HORIZON = 2, 8, 8
-CHUNK_ROWS = STEPS * HEADS * HORIZON
-FRONT, WRIST = {"front": "observation.images.image"}, {"wrist": "observation.images.image2"}
-
 
 # ---- listening ------------------------------------------------------------------------------------------------------
 
@@ -180,31 +173,6 @@ def test_one_seed_is_not_measured_twice_and_a_plain_policy_not_at_all(checkpoint
     write_json(plain / "training.json", {"spec": {"option": "E0", "world": None}})
     with pytest.raises(InputError, match="option E0 was trained without a world modality"):
         measured([plain], folder, tmp_path / "table.parquet")
-
-
-# ---- the table ------------------------------------------------------------------------------------------------------
-
-
-def spec_of(option="E2", where="rollout", cameras=FRONT, shape=(1, 1, 2), actions=8, seeds=(0,)):
-    denoise_steps, heads, horizon = shape
-    return AttentionSpec(
-        option=option,
-        where=where,
-        cameras=cameras,
-        memory="predicted",
-        denoise_steps=denoise_steps,
-        heads=heads,
-        horizon=horizon,
-        actions=actions,
-        checkpoints={str(seed): f"weights of {option} {seed}" for seed in seeds},
-    )
-
-
-def chunk(weights, episode=0, step=0, episode_steps=8, seed=0, task=0, norm=1.0, gate=0.5):
-    """The rows of one chunk, of weights (denoising steps, heads, K)."""
-    weights = np.array(weights, np.float32)[None]
-    attention = ChunkAttention(weights, np.full((1, weights.shape[-1]), norm, np.float32), gate)
-    return attention.rows(train_seed=seed, task=task, episode=episode, episode_steps=episode_steps, step=step)
 
 
 def write(path, *chunks, **fields):
@@ -375,13 +343,6 @@ def test_blocks_of_two_checkpoints_of_one_seed_are_refused(tmp_path):
         join_blocks([first, tmp_path / "b.parquet"], "E2", 3, tmp_path / "joined.parquet")
 
 
-# ---- what tables say ------------------------------------------------------------------------------------------------
-
-
-def table(*chunks, **fields):
-    return AttentionTable(spec_of(**fields), pa.concat_tables(chunks))
-
-
 def test_each_episode_counts_equally_and_phases_are_quarters_of_its_length():
     long = [chunk([[[1.0, 0.0]]], 0, step, episode_steps=16, norm=1) for step in (0, 4, 8, 12)]
     short = [chunk([[[0.5, 0.5]]], 1, 0, episode_steps=8, norm=3)]
@@ -438,62 +399,3 @@ def test_the_wrist_option_is_compared_episode_by_episode():
 def test_tables_that_cannot_be_compared_are_refused(other, message):
     with pytest.raises(InputError, match=message):
         compare([table(chunk([[[0.5, 0.5]]])), other], "E2", "A")
-
-
-@pytest.fixture
-def report():
-    """Front and wrist in training and at rollout; at rollout the wrist option attends later."""
-    tables = [
-        table(
-            *(chunk([[[0.4 - p - 0.01 * e, 0.6 + p + 0.01 * e]]], e) for e in range(4)),
-            option=option,
-            where=where,
-            cameras=cameras,
-        )
-        for option, cameras, p in (("E2", FRONT, 0.0), ("A", WRIST, 0.2))
-        for where in ("training", "rollout")
-    ]
-    return compare(tables, "E2", "A")
-
-
-def test_the_text_names_the_cameras_and_says_how_they_differ(report):
-    text = render(report)
-    words = " ".join(text.split())
-    assert "At rollout E2 (front) attends" in words
-    assert (
-        "At rollout, 4 paired episodes: A (wrist) attends to later frames and more selectively than E2 (front)" in words
-    )
-    assert "Mean k +0.20" in words
-    assert "20.0% of the attention goes elsewhere" in words
-    assert "One training seed: this compares two checkpoints" in words
-    assert max(map(len, text.splitlines())) <= WIDTH
-    assert report == AttentionReport.model_validate_json(report.model_dump_json())
-
-
-def test_the_text_says_when_only_one_camera_was_run(report):
-    front = [pattern for pattern in report.patterns if pattern.table.option == "E2"]
-    words = " ".join(render(report.model_copy(update={"patterns": front, "differences": []})).split())
-    assert "Of E2 and A, only E2 (front) was measured: whether the wrist camera changes the attention is open." in words
-
-
-def test_a_long_horizon_fits_into_the_text():
-    weights = np.full((12, 16, 64), 1 / 64)
-    report = compare([table(chunk(weights), shape=weights.shape)], "E2", "A")
-    assert report.patterns[0].overall.mean_k == pytest.approx(32.5)
-    assert report.patterns[0].overall.evenness == pytest.approx(1)
-    text = render(report)
-    assert "k=1 " in text
-    assert "k=64" in text
-    assert max(map(len, text.splitlines())) <= WIDTH
-
-
-def test_a_shut_gate_is_told():
-    shut = compare([table(chunk([[[0.5, 0.5]]], gate=1e-5))], "E2", "A")
-    assert "The gate of E2 (front) is shut" in render(shut)
-
-
-def test_the_figure_of_one_report_has_the_same_bytes_twice(report, tmp_path):
-    look = Figures(task_colors=["#1f77b4"], pickup_color="#000000")
-    for name in ("a.svg", "b.svg"):
-        save(plot_attention(report, look), tmp_path / name)
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
