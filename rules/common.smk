@@ -7,17 +7,19 @@ from pathlib import Path
 
 from world_modality.artifacts.files import read_json
 from world_modality.experiment.branches import judged_options
+from world_modality.program import ROUNDING_VARIABLES
 
 # Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated, and with
 # the library next to this file. That folder is not a param, so moving the repository reruns nothing. A program ends
 # when one of the processes in $RUN_PIDS ends. Each program computes with one thread. Snakemake would set as many as the
-# job has processors, but simulators and loaders use those, and sums would depend on the number of threads.
+# job has processors, but simulators and loaders use those, and sums would depend on the number of threads. For the same
+# reason it runs without the `ROUNDING_VARIABLES` that the user's shell may have set.
 #
 # Snakemake compares a job's params as a *set* of values without their names: if params 64 and 4 become 4 and 64, it
 # sees no change. So a rule's params are its spec (or its flags) in one string, and its source in another. It forgets
 # params that are a function of a job's inputs: they follow from wildcards and config alone.
 shell.prefix(
-    f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+    f"unset {' '.join(ROUNDING_VARIABLES)}; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     f" PYTHONPATH={shlex.quote(str(workflow.basedir))} SCRIPTS={shlex.quote(f'{workflow.basedir}/scripts')}"
     ' RUN_PIDS="$PPID $$"'
     " OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; set -euo pipefail; "

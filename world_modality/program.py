@@ -29,6 +29,25 @@ from world_modality.errors import InputError
 LOOK_EVERY = 0.25  # seconds between two checks of the processes it dies with
 SAVE_WITHIN = 25  # seconds from SIGTERM to SIGKILL, to save its work in; SLURM gives 30
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Environment variables by which a shell changes how numbers are rounded: they choose the instruction set of a math
+# library or a renderer, or its precision. The pipeline's programs run without them, so that the machine alone decides.
+ROUNDING_VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "GALLIUM_DRIVER",
+    "GLIBC_TUNABLES",
+    "LP_NATIVE_VECTOR_WIDTH",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NPY_DISABLE_CPU_FEATURES",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
 GARBAGE_EVERY = 100_000  # objects created between two garbage collections; Python's default is 700
 
 

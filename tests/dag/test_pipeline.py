@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from world_modality.artifacts.files import write_json
+from world_modality.program import ROUNDING_VARIABLES
 
 REPOSITORY = Path(__file__).parents[2]
 TREE = REPOSITORY / "experiments"
@@ -235,3 +236,15 @@ def test_a_clone_with_a_brace_in_its_name_is_refused_in_one_line(tmp_path):
     done = subprocess.run([*command, "results/decision.txt"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"error: {clone}: has a brace in its name; clone into a folder without"
+
+
+def test_a_program_runs_without_the_variables_by_which_a_shell_changes_how_numbers_are_rounded(tmp_path):
+    common = REPOSITORY / "rules" / "common.smk"
+    rule = f'include: "{common}"\nrule look:\n    output: "seen.txt"\n    shell: "env >{{output}}"\n'
+    (tmp_path / "Snakefile").write_text(rule)
+    chosen = dict.fromkeys(ROUNDING_VARIABLES, "1")
+    command = [Path(sys.executable).with_name("snakemake"), "--cores", "1", "--quiet", "all", "--", "seen.txt"]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | chosen, check=True, timeout=120)
+    seen = {line.partition("=")[0] for line in (tmp_path / "seen.txt").read_text().splitlines()}
+    assert "RUN_PIDS" in seen
+    assert not seen & set(chosen)
