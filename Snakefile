@@ -41,6 +41,8 @@ onstart:
 
 wildcard_constraints:
     option=r"[A-Z][A-Za-z0-9-]*",
+    reference=r"[A-Z][A-Za-z0-9-]*",
+    round=r"\d+",
     table=r"(front|wrist)(_m\d+)?",
     task=r"\d+",
     seed=r"\d+",
@@ -55,6 +57,7 @@ localrules:
     place_repository,
     write_manifest,
     collect_evaluation,
+    look_at_comparison,
     judge_pickup,
     audit_fairness,
     decide,

@@ -1,4 +1,5 @@
-"""What the rules share: how a program is run, which options the tree has scheduled, which jobs run first."""
+"""What the rules share: how a program is run, which options the tree has scheduled, how long each option is evaluated,
+which jobs run first."""
 
 import shlex
 import sys
@@ -6,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from world_modality.artifacts.files import read_json
-from world_modality.experiment.branches import judged_options
+from world_modality.experiment.branches import leader
 from world_modality.program import ROUNDING_VARIABLES
 
 # Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated, and with
@@ -68,9 +69,69 @@ def _inputs(of_options, options, wildcards):
     return of_options(experiment, options())
 
 
+# ---- rounds: with `decision.stopping: adaptive` each option is evaluated until what it is compared for is settled -----
+
+
+def is_settled(pair, round):
+    """Whether the look after a round (from 0) settles a comparison; a job that asks waits for the look."""
+    option, reference = pair
+    look = checkpoints.look_at_comparison.get(
+        option=option, reference=reference, round=round
+    )
+    return read_json(look.output[0])["settled"]
+
+
+def goes_on(pair, rounds):
+    """Whether a comparison gets another round after its first `rounds` ones."""
+    ahead = leader(pair, experiment.decision)
+    return (
+        rounds < experiment.rounds()
+        and not any(is_settled(pair, round) for round in range(rounds))
+        and (ahead is None or not rounds or goes_on(ahead, rounds))
+    )
+
+
+def rounds_of(pair):
+    """After how many rounds the evaluation of a comparison stops."""
+    rounds = 0
+    while goes_on(pair, rounds):
+        rounds += 1
+    return rounds
+
+
+def last_look(pair):
+    """The look at which a comparison stopped."""
+    return paths.look(*pair, rounds_of(pair) - 1)
+
+
+def last_looks(options):
+    """The look at which each comparison among some options stopped."""
+    return [last_look(pair) for pair in experiment.comparisons(options)]
+
+
+def rounds_run(option):
+    """How many rounds an option is evaluated for: as many as the longest of its comparisons.
+
+    An option waits for the branch of the tree only if the branch may add a comparison with it.
+    """
+    if not experiment.is_adaptive:
+        return 1
+    known = comparisons_with(option, experiment.known_options())
+    rounds = max(map(rounds_of, known))
+    if known == comparisons_with(option, experiment.reported_options()):
+        return rounds
+    return max(map(rounds_of, comparisons_with(option, compared_options())))
+
+
+def comparisons_with(option, others):
+    return {
+        pair for pair in experiment.comparisons([*others, option]) if option in pair
+    }
+
+
 def urgency(wildcards):
     """Priority: first what the branch of the tree waits for, then what the branch adds, then everything else."""
-    if wildcards.option in judged_options(experiment.judge_spec()):
+    if wildcards.option in (experiment.decision.baseline, experiment.decision.world):
         return 20
     return 0 if wildcards.option in experiment.run else 10
 

@@ -4,10 +4,8 @@
 checkpoint judge_pickup:
     """Judge the world modality on the pickup tasks and plan what runs next."""
     input:
-        evaluations=inputs.evaluations(
-            experiment,
-            judged_options(experiment.judge_spec()),
-            experiment.decision.pickup_tasks,
+        look=lambda wildcards: last_look(
+            (experiment.decision.world, experiment.decision.baseline)
         ),
     output:
         verdict=paths.PICKUP,
@@ -23,7 +21,7 @@ checkpoint judge_pickup:
     message:
         "Judge the world modality on the pickup tasks"
     shell:
-        'python "$SCRIPTS"/judge_pickup.py --evaluations {input.evaluations} --spec {params.spec:q}'
+        'python "$SCRIPTS"/judge_pickup.py --look {input.look} --spec {params.spec:q}'
         " --output {output.verdict} --output-plan {output.plan} 2>&1 | tee {log}"
 
 
@@ -56,6 +54,12 @@ rule decide:
     """Walk the decision tree to its end and write the decision."""
     input:
         **compared(evaluations=inputs.evaluations, foresights=inputs.foresights),
+        looks=lambda wildcards: last_looks(experiment.known_options()),
+        scheduled_looks=lambda wildcards: [
+            look
+            for look in last_looks(compared_options())
+            if look not in last_looks(experiment.known_options())
+        ],
         pickup=paths.PICKUP,
         fairness=paths.FAIRNESS,
         plan=paths.PLAN,
@@ -73,5 +77,5 @@ rule decide:
         "Decide"
     shell:
         'python "$SCRIPTS"/decide.py --pickup {input.pickup} --plan {input.plan} --fairness {input.fairness}'
-        " --evaluations {input.evaluations} {input.scheduled_evaluations} --foresights {input.foresights} {input.scheduled_foresights}"
+        " --looks {input.looks} {input.scheduled_looks} --evaluations {input.evaluations} {input.scheduled_evaluations} --foresights {input.foresights} {input.scheduled_foresights}"
         " --spec {params.spec:q} --output-json {output.data} --output-text {output.text} 2>&1 | tee {log}"

@@ -1,4 +1,4 @@
-"""Evaluations: closed-loop rollouts in fixed blocks of initial states, the same for every option."""
+"""Evaluations: closed-loop rollouts in fixed blocks of initial states, the same for every option, and looks at them."""
 
 
 rule draw_init_states:
@@ -75,15 +75,48 @@ rule evaluate_policy:
         " --output {output.episodes} --attention {output.attention} 2>&1 | tee {log}"
 
 
+checkpoint look_at_comparison:
+    """Look at the episodes of two options: are they enough to settle their comparison?"""
+    input:
+        unpack(
+            lambda wildcards: inputs.look(
+                experiment,
+                wildcards.option,
+                wildcards.reference,
+                int(wildcards.round) + 1,
+            )
+        ),
+    output:
+        paths.look(),
+    log:
+        paths.log("look_at_comparison", paths.look_job()),
+    priority: 40
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        spec=lambda wildcards: experiment.look_spec(
+            wildcards.option, wildcards.reference, int(wildcards.round) + 1
+        ).model_dump_json(),
+        source=source_code("scripts/look_at_comparison.py"),
+    message:
+        "Look at {wildcards.option} : {wildcards.reference} after round {wildcards.round}"
+    shell:
+        'python "$SCRIPTS"/look_at_comparison.py --option {input.option} --option_manifest {input.option_manifest}'
+        " --reference {input.reference} --reference_manifest {input.reference_manifest} --spec {params.spec:q}"
+        " --output {output} 2>&1 | tee {log}"
+
+
 rule record_videos:
     """Film the first success and the first failure."""
     input:
         unpack(lambda wildcards: inputs.rollout(experiment, wildcards.option)),
         blocks=lambda wildcards: inputs.filmed_blocks(
-            experiment, wildcards.option, wildcards.task
+            experiment, wildcards.option, wildcards.task, rounds_run(wildcards.option)
         ),
         init_states=lambda wildcards: inputs.init_states(
-            experiment, wildcards.task, experiment.blocks()
+            experiment,
+            wildcards.task,
+            experiment.blocks(rounds_run(wildcards.option)),
         ),
     output:
         directory(paths.videos()),
@@ -100,25 +133,24 @@ rule record_videos:
         spec=lambda wildcards: experiment.rollout_spec(
             wildcards.option, wildcards.task
         ).model_dump_json(),
-        flags=lambda wildcards: flags(
-            size=experiment.evaluation.video_size,
-            init_states=inputs.init_states(
-                experiment, wildcards.task, experiment.blocks()
-            ),
-        ),
+        size=flags(size=experiment.evaluation.video_size),
+        init_states=lambda wildcards, input: flags(init_states=input.init_states),
         source=source_code("scripts/record_videos.py"),
     message:
         "Film option {wildcards.option} on task {wildcards.task}"
     shell:
         'python "$SCRIPTS"/record_videos.py --checkpoint {input.checkpoint} --task {wildcards.task}'
-        " --blocks {input.blocks} {params.flags} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
+        " --blocks {input.blocks} {params.size} {params.init_states} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
 
 
 rule collect_evaluation:
     """Join an option's blocks of rollouts on one task."""
     input:
         blocks=lambda wildcards: inputs.evaluated_blocks(
-            experiment, wildcards.option, wildcards.task
+            experiment,
+            wildcards.option,
+            [wildcards.task],
+            rounds_run(wildcards.option),
         ),
         manifest=lambda wildcards: paths.manifest(
             experiment.checkpoint_option(wildcards.option)
@@ -147,7 +179,9 @@ rule collect_evaluation:
 rule collect_attention:
     """Join what an option paid attention to in all of its rollouts."""
     input:
-        blocks=lambda wildcards: inputs.attention_blocks(experiment, wildcards.option),
+        blocks=lambda wildcards: inputs.attention_blocks(
+            experiment, wildcards.option, rounds_run(wildcards.option)
+        ),
     output:
         paths.rollout_attention(),
     log:
@@ -158,7 +192,7 @@ rule collect_attention:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        flags=flags(episodes=experiment.evaluation.episodes),
+        flags=flags(episodes=experiment.most_episodes),
         source=source_code("scripts/collect_attention.py"),
     message:
         "Join the attention of option {wildcards.option} at rollout"

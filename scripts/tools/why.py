@@ -21,7 +21,7 @@ parser.add_argument("--directory", type=Path, default=Path(), help="folder of th
 def main() -> None:
     arguments = parser.parse_args()
     planned = plan(arguments.targets, arguments.directory, arguments.configfile)
-    print(explain(planned.jobs, hidden_jobs(planned, arguments.directory, arguments.configfile)), end="")
+    print(explain(planned, hidden_jobs(planned, arguments.directory, arguments.configfile)), end="")
 
 
 if __name__ == "__main__":

@@ -104,17 +104,24 @@ def test_a_budget_at_a_scale_whose_costs_are_not_known_is_refused(tmp_path):
     assert "error: budget.gpu_hours: 11.9 needs costs.embedded: the costs of embedded scale are not known" in run.stderr
 
 
-def finish(directory, jobs, scheduled):
-    """Pretend that `jobs` are done, in the order of the pipeline, and that the tree scheduled `scheduled`."""
+def finish(directory, jobs, scheduled, settled=True):
+    """Pretend that `jobs` are done, in the order of the pipeline.
+
+    Args:
+        scheduled: options that the tree schedules.
+        settled: whether the looks settle their comparisons.
+    """
     order = ["record_demonstrations", "aggregate_demonstrations", "build_encoder", "build_vlm", "encode_latents"]
     order += ["train_policy", "write_manifest", "measure_prophet", "draw_init_states", "evaluate_policy"]
-    order += ["collect_evaluation"]
+    order += ["look_at_comparison", "collect_evaluation"]
     for moment, rule in enumerate([*order, "judge_pickup"], start=1_700_000_000):
         for output in outputs(jobs, rule):
             path = directory / output
             path.parent.mkdir(parents=True, exist_ok=True)
-            if rule in ("judge_pickup",):
+            if rule == "judge_pickup":
                 write_json(path, {"scheduled": scheduled})
+            elif rule == "look_at_comparison":
+                write_json(path, {"settled": settled})
             elif path.suffix:
                 path.write_text("done")
             else:
@@ -127,6 +134,76 @@ def finish(directory, jobs, scheduled):
 def test_only_the_decision_is_left_if_the_world_modality_helps(tmp_path, fresh):
     finish(tmp_path, fresh, scheduled=[])
     assert count(planned(tmp_path)) == {"audit_fairness": 1, "decide": 2}
+
+
+# ---- rounds ---------------------------------------------------------------------------------------------------------
+
+
+def blocks(jobs):
+    """{option: numbers of the blocks that would be rolled out on the first task}"""
+    found = collections.defaultdict(set)
+    for output in outputs(jobs, "evaluate_policy"):
+        _, _, option, _, task, block = output.split("/")
+        if task == "task_0" and block.endswith(".jsonl"):
+            found[option].add(int(block.removeprefix("block_").removesuffix(".jsonl")))
+    return dict(found)
+
+
+def looks(jobs):
+    return {
+        output.removeprefix("results/looks/").removesuffix(".json") for output in outputs(jobs, "look_at_comparison")
+    }
+
+
+def test_before_the_first_look_one_round_is_planned(fresh):
+    assert blocks(fresh) == {"E0": {0}, "E2": {0}, "E2-zero": {0}, "S0": {0}}
+    assert looks(fresh) == {"E2_E0/round_0", "E2-zero_E2/round_0", "S0_E0/round_0"}
+    assert outputs(fresh, "draw_init_states") == {f"results/init_states/task_{t}/block_0.parquet" for t in (0, 1)}
+
+
+def test_what_is_not_settled_gets_another_round(tmp_path, fresh):
+    before_the_branch = {job for job in fresh if job[0] not in ("judge_pickup", "collect_evaluation")}
+    finish(tmp_path, before_the_branch, scheduled=[], settled=False)
+    jobs = planned(tmp_path)
+    assert blocks(jobs) == {"E0": {1}, "E2": {1}, "E2-zero": {1}, "S0": {1}}
+    assert looks(jobs) == {"E2_E0/round_1", "E2-zero_E2/round_1", "S0_E0/round_1"}
+
+
+def test_what_is_settled_gets_no_more_and_a_control_ends_with_what_its_reference_is_evaluated_for(tmp_path, fresh):
+    finish(tmp_path, {job for job in fresh if job[0] != "collect_evaluation"}, scheduled=[])
+    for name in ("S0_E0", "E2-zero_E2"):
+        write_json(tmp_path / f"results/looks/{name}/round_0.json", {"settled": False})
+    assert blocks(planned(tmp_path)) == {}
+    write_json(tmp_path / "results/looks/S0_E0/round_0.json", {"settled": True})
+    write_json(tmp_path / "results/looks/E2_E0/round_0.json", {"settled": False})
+    jobs = planned(tmp_path)
+    assert blocks(jobs) == {"E0": {1}, "E2": {1}, "E2-zero": {1}}
+    assert looks(jobs) == {"E2_E0/round_1", "E2-zero_E2/round_1"}
+
+
+def test_the_last_round_ends_at_the_cap(tmp_path, fresh):
+    finish(tmp_path, {job for job in fresh if job[0] != "collect_evaluation"}, scheduled=[], settled=False)
+    assert blocks(planned(tmp_path, "--config", "evaluation={max_episodes: 10}")) == {}
+    assert blocks(planned(tmp_path, "--config", "evaluation={max_episodes: 15}"))["E0"] == {1}
+
+
+def test_a_round_may_hold_several_blocks(tmp_path):
+    jobs = planned(tmp_path, "--config", "evaluation={blocks_per_round: 3}")
+    assert blocks(jobs)["E0"] == {0, 1, 2}
+    assert looks(jobs) == {"E2_E0/round_0", "E2-zero_E2/round_0", "S0_E0/round_0"}
+
+
+def test_where_episodes_are_chosen_beforehand_there_is_one_round_of_all(tmp_path):
+    fixed = ("--config", "decision={stopping: fixed}", "evaluation={episodes: 25}")
+    jobs = planned(tmp_path, *fixed)
+    assert blocks(jobs)["S0"] == {0, 1, 2}
+    assert looks(jobs) == {"E2_E0/round_0", "E2-zero_E2/round_0", "S0_E0/round_0"}
+
+
+def test_the_wrist_option_is_compared_in_rounds_of_its_own(tmp_path, fresh):
+    finish(tmp_path, {job for job in fresh if job[0] != "collect_evaluation"}, scheduled=["A"])
+    jobs = planned(tmp_path)
+    assert (blocks(jobs), looks(jobs)) == ({"A": {0}}, {"A_E0/round_0"})
 
 
 def videos(jobs):
@@ -150,7 +227,8 @@ def test_only_the_wrist_experiment_is_left_if_the_world_modality_hurts(tmp_path,
         "write_manifest": 1,
         "measure_prophet": 1,
         "evaluate_policy": 4,  # episodes and attention of two tasks
-        "collect_evaluation": 2,
+        "look_at_comparison": 1,
+        "collect_evaluation": 4,  # A's and, should A need more of them, E0's
         "audit_fairness": 1,
         "decide": 2,
     }
@@ -223,7 +301,8 @@ def test_a_new_option_is_one_row(tmp_path):
     (tmp_path / "row.yaml").write_text(row)
     jobs = planned(tmp_path, "--configfile", tmp_path / "row.yaml", target="results/eval_A8_0.json")
     assert outputs(jobs, "encode_latents") == {"results/latents_wrist_m8.parquet"}
-    assert outputs(jobs, "train_policy") == {"results/ckpt_A8/seed_0"}
+    compared = {"results/ckpt_A8/seed_0", "results/ckpt_E0/seed_0"}  # it is evaluated until E0 and it are told apart
+    assert outputs(jobs, "train_policy") == compared
 
 
 def test_a_clone_with_a_brace_in_its_name_is_refused_in_one_line(tmp_path):

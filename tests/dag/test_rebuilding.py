@@ -31,10 +31,12 @@ INIT_STATES = {"init_states/*"}
 LATENTS = {"latents_*.parquet"}
 POLICIES = {"ckpt_*/seed_0"}
 WORLD_POLICIES = {"ckpt_E2/seed_0", "ckpt_A/seed_0"}
-ROLLOUTS = {"rollouts/*", "videos/*", "eval_*.json"}  # an evaluation's spec holds the protocol of its rollouts
+ROLLOUTS = {"rollouts/*", "videos/*", "eval_*.json", "looks/*"}  # what is joined says the protocol of the rollouts
+LOOKS = {"looks/*"}
 PICKUP = {"pickup.json", "plan.json"}
 DECISION = {"decision.json", "decision.txt"}
 FAIRNESS = {"fairness.json"}
+FIXED = {"decision": {"stopping": "fixed"}}
 FIGURES = {"figures/success.svg", "figures/attention.svg", "figures/prophet.svg", "figures/plan.svg"}
 ATTENTION = {"attention.json", "attention.txt"}
 DRAWN_PROPHETS = {"figures/prophet.svg"}
@@ -46,7 +48,8 @@ def examined(option):
 
 
 def evaluated(option, task="*"):
-    return {f"rollouts/{option}/seed_0/task_{task}/*", f"videos/{option}/task_{task}", f"eval_{option}_{task}.json"}
+    rolled_out = {f"rollouts/{option}/seed_0/task_{task}/*", f"videos/{option}/task_{task}"}
+    return rolled_out | {f"eval_{option}_{task}.json", f"looks/{option}_*"}
 
 
 COMMITS = ("a" * 40, "b" * 40)
@@ -137,13 +140,23 @@ KEYS = {
     ),
     "evaluation.episodes": (  # old blocks stay
         30,
-        {"init_states/*/block_1.parquet", "rollouts/*/block_1*", "videos/*", "eval_*.json", "attention_rollout_*"},
+        {"init_states/*/block_2.parquet", "rollouts/*/block_2*", "videos/*", "eval_*.json", "attention_rollout_*"}
+        | LOOKS
+        | DECISION,
+        FIXED,
     ),
-    "evaluation.block_size": (5, INIT_STATES | ROLLOUTS | {"attention_rollout_*"}),
+    "evaluation.max_episodes": (200, {"eval_*.json", "attention_rollout_*"} | DECISION),
+    "evaluation.blocks_per_round": (
+        2,
+        {"init_states/*/block_1.parquet", "rollouts/*/block_1*", "videos/*", "eval_*.json", "attention_rollout_*"}
+        | LOOKS
+        | DECISION,
+    ),
+    "evaluation.block_size": (5, INIT_STATES | ROLLOUTS | DECISION),
     "evaluation.horizon": (100, ROLLOUTS),
     "evaluation.n_action_steps": (4, ROLLOUTS | {"attention_train_*"}),
     "evaluation.video_size": (128, {"videos/*"}),
-    "decision.pickup_tasks": ([0], PICKUP | DECISION),
+    "decision.pickup_tasks": ([0], LOOKS | PICKUP | DECISION),
     "decision.baseline": ("S0", PICKUP | FAIRNESS | DECISION),
     "decision.world": ("C", PICKUP | FAIRNESS | DECISION | ATTENTION, SPARE | {"run": ["E0", "E2", "C"]}),
     "decision.wrist": ("C", PICKUP | DECISION | ATTENTION, SPARE | {"decision": {"on_hurt": ["A", "C"]}}),
@@ -152,9 +165,9 @@ KEYS = {
     "decision.on_hurt": (["A", "C"], NEW_C | PICKUP | FAIRNESS | DECISION, SPARE),
     "decision.on_success": (["C"], PICKUP | DECISION, SPARE),
     "decision.min_baseline_success": (0.3, DECISION),
-    "decision.confidence": (0.8, DECISION),
-    "decision.margin": (0.05, DECISION),
-    "decision.stopping": ("anytime", DECISION),
+    "decision.confidence": (0.8, LOOKS | DECISION),
+    "decision.margin": (0.05, LOOKS | DECISION),
+    "decision.stopping": ("anytime", LOOKS | DECISION, FIXED),
     "decision.power": (0.9, DECISION),
     "decision.when_inconclusive": ("extend", DECISION),
     "decision.min_world_effect": (0.1, DECISION),
@@ -317,6 +330,7 @@ PROGRAMS = {
     "evaluate_policy": "scripts/evaluate_policy.py",
     "record_videos": "scripts/record_videos.py",
     "collect_evaluation": "scripts/collect_evaluation.py",
+    "look_at_comparison": "scripts/look_at_comparison.py",
     "judge_pickup": "scripts/judge_pickup.py",
     "audit_fairness": "scripts/audit_fairness.py",
     "decide": "scripts/decide.py",
@@ -333,7 +347,8 @@ PLOTTED = {"plot_figure"}
 DRAWN = {"draw_init_states", *ROLLED_OUT}
 ENCODED = {"encode_latents", "pretrain_encoder", "probe_encoder"}
 RECORDED = {"record_demonstrations", "aggregate_demonstrations"}
-JUDGED = {"judge_pickup", "decide"}
+TREE = {"judge_pickup", "decide"}
+JUDGED = TREE | {"look_at_comparison"}
 SIMULATED = RECORDED | DRAWN | {"replay_demonstrations"}
 EVALUATED = ROLLED_OUT | {"collect_evaluation", "audit_fairness"} | JUDGED | PLOTTED
 # module -> rules whose artifacts its code makes
@@ -346,13 +361,14 @@ MODULES = {
     "world_modality/report/attention_text.py": {"compare_attention"},
     "world_modality/latents/backbones.py": {"build_encoder", "build_vlm"},
     "world_modality/evaluation/blocks.py": {"evaluate_policy"},
-    "world_modality/experiment/branches.py": JUDGED | PLOTTED,
+    "world_modality/experiment/branches.py": TREE | PLOTTED,
     "world_modality/decision/evaluations.py": JUDGED | {"audit_fairness"} | PLOTTED,
     "world_modality/experiment/config.py": NOTHING,
     "world_modality/experiment/costs.py": NOTHING,
     "world_modality/data/contract.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/data/dataset.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
-    "world_modality/decision/tree.py": JUDGED | PLOTTED,
+    "world_modality/decision/looks.py": JUDGED | PLOTTED,
+    "world_modality/decision/tree.py": TREE | PLOTTED,
     "world_modality/data/demonstrations.py": RECORDED | {"replay_demonstrations"},
     "world_modality/artifacts/documents.py": JUDGED
     | PLOTTED
@@ -364,7 +380,7 @@ MODULES = {
     "world_modality/decision/fairness.py": {"audit_fairness"},
     "world_modality/report/figures.py": PLOTTED,
     "world_modality/artifacts/files.py": NOTHING,
-    "world_modality/examination/foresight.py": {"measure_prophet"} | JUDGED | PLOTTED,
+    "world_modality/examination/foresight.py": {"measure_prophet"} | TREE | PLOTTED,
     "world_modality/data/hub.py": {"place_repository"},
     "world_modality/evaluation/init_states.py": DRAWN,
     "world_modality/decision/judgement.py": JUDGED | PLOTTED,
@@ -375,7 +391,7 @@ MODULES = {
     "world_modality/training/manifest.py": {"write_manifest"},
     "world_modality/experiment/inputs.py": NOTHING,
     "world_modality/experiment/paths.py": NOTHING,
-    "world_modality/experiment/plan.py": JUDGED | PLOTTED,
+    "world_modality/experiment/plan.py": TREE | PLOTTED,
     "world_modality/data/positions.py": {"replay_demonstrations", "probe_encoder"},
     "world_modality/latents/pretraining.py": {"pretrain_encoder", "probe_encoder"},
     "world_modality/preflight.py": NOTHING,

@@ -21,6 +21,7 @@ ALL = {"E0", "E2", "E2-zero", "S0", "A"}
 END = {"decision.json", "decision.txt", "figures/success.svg"}
 WORLD = {"E2", "A", "E9"}
 COSTS = {"smoke": default_config()["costs"]["full"]}  # costs.yaml has none for this scale
+LOOKS = {f"looks/{pair}/round_0.json" for pair in ("E2_E0", "S0_E0", "A_E0", "E2-zero_E2")}
 FIGURES = {f"figures/{name}.svg" for name in ("success", "attention", "prophet")}
 DRAWN = FIGURES | {"figures/plan.svg"}
 PICKUP = {"pickup.json", "figures/plan.svg"}  # and plan.json between the two
@@ -29,6 +30,7 @@ COMPARED = {"fairness.json", "attention.json", "attention.txt"} | FIGURES | END 
 
 def evaluated(*options, block="*"):
     blocks = {f"rollouts/{o}/seed_0/task_0/block_{block}" for o in options}
+    blocks |= {f"looks/{o}_*" for o in options if o != "E0"}
     joined = {f"eval_{o}_0.json" for o in options} | {f"attention_rollout_{o}.parquet" for o in WORLD & {*options}}
     return blocks | {f"videos/{o}/task_0" for o in options} | joined
 
@@ -48,7 +50,7 @@ EDITS = {
         evaluated(*ALL, block="1*") | {"init_states/*"} | PICKUP | COMPARED,
     ),
     "the size of the videos": ({"evaluation": {"video_size": 96}}, {f"videos/{option}/task_0" for option in ALL}),
-    "the margin": ({"decision": {"margin": 0.05}}, END),
+    "the margin": ({"decision": {"margin": 0.05}}, LOOKS | PICKUP | COMPARED),
     "a figure's colour": ({"figures": {"pickup_color": "#123456"}}, DRAWN),
     "T_ctx": (
         {"world": {"history": 3}},
@@ -131,12 +133,13 @@ def test_checking_the_repository_out_again_plans_nothing(smoke, checkout):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("world_modality/decision/statistics.py", PICKUP | COMPARED),
+        ("world_modality/decision/statistics.py", LOOKS | PICKUP | COMPARED),
         ("world_modality/report/figures.py", DRAWN),
         (
             "world_modality/training/manifest.py",
             {f"ckpt_{o}/manifest.json" for o in ALL - {"E2-zero"}}
             | {f"eval_{o}_0.json" for o in ALL}
+            | LOOKS
             | PICKUP
             | COMPARED,
         ),
@@ -193,6 +196,37 @@ def run_more(folder, environment, overlay, target):
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
 
 
+# ---- rounds ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_adaptive_run_goes_on_from_the_episodes_that_are_there_and_stops_once_it_is_settled(
+    smoke, tmp_path, environment
+):
+    """From one round to two, and then back to one by a margin so wide that the first look settles everything."""
+    shutil.copytree(smoke, tmp_path / "runs", copy_function=shutil.copy2)
+    results = tmp_path / "runs/results"
+    there = trained(results)
+    blocks = {path: path.read_bytes() for path in results.glob("rollouts/*/seed_0/task_0/block_0.jsonl")}
+    rounds = {"decision": {"stopping": "adaptive"}, "evaluation": {"max_episodes": 3}}
+    run_more(tmp_path, environment, rounds, "results/decision.txt")
+    assert trained(results) == there
+    assert {path: path.read_bytes() for path in blocks} == blocks
+    assert compared(results) == {"E2": 3, "S0": 3, "A": 3, "E2-zero": 3}
+    assert (results / "decision.txt").read_text().splitlines()[1].endswith("  cap  default: keep E0")
+    assert len(read_json(results / "eval_A_0.json")["episodes"]) == 3
+
+    rounds["decision"] |= {"margin": 0.999, "confidence": 0.6}
+    run_more(tmp_path, environment, rounds, "results/decision.txt")
+    assert compared(results) == {"E2": 2, "S0": 2, "A": 2, "E2-zero": 2}
+    assert (results / "decision.txt").read_text().splitlines()[1].endswith("  settled")
+    assert len(read_json(results / "eval_A_0.json")["episodes"]) == 2
+
+
+def compared(results):
+    """How many initial states of the task each option was compared on."""
+    return {c["option"]: c["episodes"] for c in read_json(results / "decision.json")["comparisons"]}
+
+
 # ---- in words -------------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +235,7 @@ def why(smoke, tmp_path, edit):
     overlay.write_text(yaml.safe_dump(edit))
     overlays = [SMOKE, overlay]
     planned = plan(["all"], smoke, overlays)
-    return explain(planned.jobs, hidden_jobs(planned, smoke, overlays))
+    return explain(planned, hidden_jobs(planned, smoke, overlays))
 
 
 @pytest.mark.parametrize(

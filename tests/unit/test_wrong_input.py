@@ -16,7 +16,8 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from tests.unit.decision.samples import contents
+from tests.unit.decision.samples import contents, read
+from tests.unit.decision.samples import judged as judged_samples
 from tests.unit.decision.samples import spec as decision_spec
 from world_modality.artifacts.provenance import making
 from world_modality.experiment.config import default_config, load_experiment
@@ -43,7 +44,8 @@ OVERLAYS = {
     "decision: {pickup_tasks: [10]}": "decision.pickup_tasks: libero_spatial has tasks 0 to 9, not 10",
     "decision: {pickup_tasks: [-1]}": "decision.pickup_tasks.0: Input should be greater than or equal to 0, not -1",
     "decision: {pickup_tasks: [5]}": "decision.pickup_tasks: task 5 is not in evaluation.tasks",
-    "evaluation: {episodes: 51}": "evaluation.episodes: Input should be less than or equal to 50, not 51",
+    "simulation: {spread: 0}": "evaluation.max_episodes: LIBERO's benchmark has 50 initial states a task, not 150; "
+    "with simulation.spread above 0 any number is drawn",
     # numbers out of range
     "training: {steps: -5}": "training.steps: Input should be greater than 0, not -5",
     "training: {steps: 0}": "training.steps: Input should be greater than 0, not 0",
@@ -631,44 +633,60 @@ def test_a_folder_that_is_no_recording_is_not_joined(desk, refusal):
 
 @pytest.fixture
 def judged(tmp_path):
-    """Flags of the two programs of the tree, and the evaluations they read."""
-    settings, paths = decision_spec(), []
-    for (option, task), content in contents(E0=5, E2=6).items():
+    """Flags of the two programs of the tree, and the evaluations and the look they read."""
+    settings, paths, files = decision_spec(), [], contents(E0=5, E2=6)
+    *_, looks = judged_samples(read(tmp_path, files), settings)
+    look = tmp_path / "look.json"
+    look.write_text(json.dumps(looks[0].as_json()))
+    recorded(look)
+    for (option, task), content in files.items():
         paths.append(tmp_path / f"eval_{option}_{task}.json")
         paths[-1].write_text(json.dumps(content))
         recorded(paths[-1])
     tree = {
         name: value for name, value in settings.model_dump(mode="json")["decision"].items() if name in Tree.model_fields
     }
-    rows = settings.model_dump(mode="json")["options"]
-    judge = {"evaluations": paths, "output": tmp_path / "out" / "pickup.json"}
+    judge = {"look": look, "output": tmp_path / "out" / "pickup.json"}
     judge["output-plan"] = tmp_path / "out" / "plan.json"
     plan = settings.plan.model_dump(mode="json")
-    judge["spec"] = json.dumps({"decision": tree, "options": rows, "run": settings.run, "plan": plan})
+    judge["spec"] = json.dumps({"decision": tree, "run": settings.run, "plan": plan})
     (tmp_path / "fairness.json").write_text("{}")
     recorded(tmp_path / "fairness.json")
     (tmp_path / "plan.json").write_text("{}")
     recorded(tmp_path / "plan.json")
+    (tmp_path / "pickup.json").write_text("{}")
+    recorded(tmp_path / "pickup.json")
     decide = {name: tmp_path / f"{name}.json" for name in ("pickup", "plan", "fairness")}
-    decide |= {"evaluations": paths, "spec": settings.model_dump_json()}
+    decide |= {"looks": [look], "evaluations": paths, "spec": settings.model_dump_json()}
     decide |= {"output-json": tmp_path / "out" / "decision.json", "output-text": tmp_path / "out" / "decision.txt"}
-    return SimpleNamespace(paths=paths, judge=judge, decide=decide)
+    return SimpleNamespace(paths=paths, look=look, judge=judge, decide=decide)
 
 
 def test_a_renamed_evaluation_is_refused(judged, refusal):
     shutil.copy(judged.paths[0], judged.paths[2])
-    line = refusal("scripts/judge_pickup.py", judged.judge)
+    line = refusal("scripts/decide.py", judged.decide)
     assert "eval_E2_0.json: holds what eval_E0_0.json should hold; was the file renamed or swapped?" in line
 
 
 def test_a_truncated_evaluation_is_refused(judged, refusal):
     truncated(judged.paths[0], 20)
-    assert "eval_E0_0.json: not a whole JSON file (" in refusal("scripts/judge_pickup.py", judged.judge)
+    assert "eval_E0_0.json: not a whole JSON file (" in refusal("scripts/decide.py", judged.decide)
 
 
 def test_an_evaluation_that_is_missing_is_refused(judged, refusal):
     judged.paths[0].unlink()
-    assert "eval_E0_0.json: no such file or folder" in refusal("scripts/judge_pickup.py", judged.judge)
+    assert "eval_E0_0.json: no such file or folder" in refusal("scripts/decide.py", judged.decide)
+
+
+def test_a_truncated_look_is_refused(judged, refusal):
+    truncated(judged.look, 20)
+    assert "look.json: not a whole JSON file (" in refusal("scripts/judge_pickup.py", judged.judge)
+
+
+def test_a_look_with_an_impossible_value_is_refused(judged, refusal):
+    judged.look.write_text('{"counts": {}, "comparison": {}, "settled": "perhaps"}')
+    recorded(judged.look)
+    assert "not a look.json: comparison.option: Field required" in refusal("scripts/judge_pickup.py", judged.judge)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ file that no comparison needs (videos, for example) are ignored.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from world_modality.artifacts.documents import read_document
 from world_modality.errors import InputError
@@ -116,6 +117,34 @@ def read_evaluation(path: str | Path) -> Evaluation:
     return evaluation
 
 
+def evaluation_of(content: dict[str, Any], made_from: str) -> Evaluation:
+    """An evaluation of episodes that were not joined in a file of their own yet.
+
+    Args:
+        content: as `evaluation.episodes.join_rows` returns it.
+        made_from: where the episodes lie, for the error message.
+
+    Raises:
+        ComparisonError: a value is malformed, or they contradict each other.
+    """
+    try:
+        evaluation = Evaluation.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ComparisonError(f"{made_from}: not an evaluation: {where}: {first['msg']}") from None
+    _check_episodes(evaluation)
+    return evaluation
+
+
+def first_episodes(evaluations: Iterable[Evaluation], count: int) -> list[Evaluation]:
+    """The same evaluations with the initial states 0 … n-1 of each task alone."""
+    return [
+        e.model_copy(update={"episodes": tuple(episode for episode in e.episodes if episode.init_state_id < count)})
+        for e in evaluations
+    ]
+
+
 def episode_table(evaluations: Iterable[Evaluation]) -> pl.DataFrame:
     """One row per episode: option, task, init_state_id, train_seed, the conditions it ran under, success, and how many
     stages of the pickup it reached (null if the task has none)."""
@@ -194,12 +223,14 @@ def check_complete(evaluations: Iterable[Evaluation], options: Iterable[str], ta
             raise ComparisonError(f"{name}: given twice")
 
 
-def check_comparable(evaluations: Sequence[Evaluation], reference: str) -> None:
+def check_comparable(evaluations: Sequence[Evaluation], reference: str, adaptive: bool = False) -> None:
     """Refuse evaluations if a difference between them could come from anything but the option.
 
     Args:
         evaluations: a complete set.
         reference: the option that sets the conditions under which all others must have been run.
+        adaptive: options may have been evaluated from different numbers of initial states; those that both have must
+            be the same.
 
     Raises:
         ComparisonError: naming the first offender.
@@ -214,7 +245,7 @@ def check_comparable(evaluations: Sequence[Evaluation], reference: str) -> None:
             )
     _check_checkpoints(evaluations)
     streams = {e.option: e.rollout.noise_stream for e in evaluations}
-    _check_paired(episode_table(evaluations), reference, streams)
+    _check_paired(episode_table(evaluations), reference, streams, adaptive)
 
 
 def _check_same_experiment(evaluation: Evaluation, reference: Evaluation) -> None:
@@ -253,10 +284,14 @@ def _check_checkpoints(evaluations: Iterable[Evaluation]) -> None:
                 )
 
 
-def _check_paired(episodes: pl.DataFrame, reference: str, streams: Mapping[str, int]) -> None:
+def _check_paired(episodes: pl.DataFrame, reference: str, streams: Mapping[str, int], adaptive: bool) -> None:
     """Check that every option has the reference's episodes under the same conditions; noise only within a stream."""
-    expected = episodes.filter(option=reference)
+    all_expected = episodes.filter(option=reference)
     for (option,), own in episodes.group_by("option", maintain_order=True):
+        expected = all_expected
+        if adaptive:
+            last = min(own["init_state_id"].max(), expected["init_state_id"].max())
+            own, expected = (table.filter(pl.col("init_state_id") <= last) for table in (own, expected))
         joined = own.join(expected, on=EPISODE_KEY, how="full", suffix="_reference", coalesce=True).sort(EPISODE_KEY)
         for absent, lacking, having in (("option", option, reference), ("option_reference", reference, option)):
             unpaired = joined.filter(pl.col(absent).is_null())

@@ -11,19 +11,18 @@ to it: `NON_INFERIOR` where that lies above minus the margin, else `INFERIOR` wh
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
+import numpy as np
 import polars as pl
 from pydantic import Field
 
 from world_modality.artifacts.documents import Document
 from world_modality.decision.pairs import Differences, count_pairs, differences, pair_outcomes
-from world_modality.decision.power import Truth, odds, pairs_to_settle
+from world_modality.decision.power import Odds, Truth, looks_to_settle, odds, odds_of_looks, pairs_to_settle
 from world_modality.decision.statistics import Conclusion, Interval, conclude, holm, holm_levels, level, weigh
-from world_modality.experiment.sections import Decision, OptionName
-
-Family = Literal["primary", "adoption", "controls"]
+from world_modality.experiment.sections import Criteria, Decision, Family, OptionName
 
 
 class Judgement(Document):
@@ -53,6 +52,7 @@ class Comparison(Document):
     only_reference: int
     only_option: int
     neither: int
+    episodes: int = Field(description="initial states of each task from which both were evaluated for it")
     correlation: float | None = Field(description="phi of the pairs' outcomes; null where one option's never vary")
     success: Judgement
     progress: Judgement | None = Field(
@@ -61,7 +61,11 @@ class Comparison(Document):
 
 
 class Worth(Document):
-    """What this number of pairs can show, with the share of discordant pairs that was observed."""
+    """What the comparison can show, with the share of discordant pairs that was observed.
+
+    The chances of a verdict are those of so many pairs chosen beforehand or, with `adaptive`, those of a run that looks
+    after every round and may go on to the last one.
+    """
 
     pairs: float = Field(description="the number of independent pairs that they are worth")
     discordance: float = Field(description="share of pairs in which one succeeded and the other failed")
@@ -70,46 +74,54 @@ class Worth(Document):
     non_inferior_if_equal: float = Field(description="chance that an equally good option is judged NON_INFERIOR")
     inferior_if_margin: float = Field(description="chance that a loss of the margin is judged INFERIOR")
     inferior_if_twice_margin: float = Field(description="chance that a loss of twice the margin is")
+    smallest_loss: float | None = Field(
+        description="the smallest true loss that is judged INFERIOR with a chance of decision.power; null: none is"
+    )
     pairs_to_settle: int | None = Field(
         description="about how many pairs judge equals NON_INFERIOR and a loss of twice the margin INFERIOR, each with "
-        "a chance of decision.power; null: more than 20,000"
+        "a chance of decision.power; with `adaptive`, after how many a run is settled with that chance if the true "
+        "difference is the observed one; null: more than 20,000"
     )
 
 
 def compare(
     episodes: pl.DataFrame,
     families: Mapping[tuple[str, str], Family],
-    decision: Decision,
+    tasks: Sequence[int],
+    criteria: Criteria,
     other_noise: Sequence[str] = (),
+    counts: Mapping[tuple[str, str], int] | None = None,
 ) -> list[Comparison]:
-    """Compare pairs of options.
+    """Compare pairs of options on some tasks.
 
     Args:
         episodes: one row per episode (`evaluations.episode_table`).
         families: the family of each (option, reference).
         other_noise: options that are rolled out with their own noise seeds.
+        counts: the initial states of each task on which a pair is compared, from 0; None: all, which both must have.
     """
-    paired = {
-        pair: pair_outcomes(episodes, *pair, decision.pickup_tasks, bool(set(pair) & set(other_noise)))
-        for pair in families
-    }
-    by_success = _judge({pair: differences(table, "success") for pair, table in paired.items()}, families, decision)
-    has_stages = not episodes.filter(pl.col("task").is_in(decision.pickup_tasks))["stages"].has_nulls()
+    paired = {}
+    for pair in families:
+        used = episodes.filter(pl.col("init_state_id") < counts[pair]) if counts else episodes
+        paired[pair] = pair_outcomes(used, *pair, tasks, bool(set(pair) & set(other_noise)))
+    by_success = _judge({pair: differences(table, "success") for pair, table in paired.items()}, families, criteria)
+    has_stages = not episodes.filter(pl.col("task").is_in(tasks))["stages"].has_nulls()
     further = {pair: differences(table, "stages") for pair, table in paired.items()} if has_stages else {}
-    by_progress = _judge(further, families, decision)
+    by_progress = _judge(further, families, criteria)
     comparisons = []
     for (option, reference), table in paired.items():
-        counts = count_pairs(table)
+        pairs = count_pairs(table)
         comparisons.append(
             Comparison(
                 option=option,
                 reference=reference,
                 family=families[option, reference],
-                both=counts.both,
-                only_reference=counts.only_reference,
-                only_option=counts.only_option,
-                neither=counts.neither,
-                correlation=counts.correlation,
+                both=pairs.both,
+                only_reference=pairs.only_reference,
+                only_option=pairs.only_option,
+                neither=pairs.neither,
+                episodes=table["init_state_id"].n_unique(),
+                correlation=pairs.correlation,
                 success=by_success[option, reference],
                 progress=by_progress.get((option, reference)),
             )
@@ -118,21 +130,21 @@ def compare(
 
 
 def _judge(
-    compared: Mapping[tuple[str, str], Differences], families: Mapping[tuple[str, str], Family], decision: Decision
+    compared: Mapping[tuple[str, str], Differences], families: Mapping[tuple[str, str], Family], criteria: Criteria
 ) -> dict[tuple[str, str], Judgement]:
     judged: dict[tuple[str, str], Judgement] = {}
     for family in dict.fromkeys(families.values()):
         members = [difference for pair, difference in compared.items() if families[pair] == family]
-        judgements = judge_family(members, decision)
+        judgements = judge_family(members, criteria)
         judged |= zip([pair for pair in compared if families[pair] == family], judgements, strict=True)
     return judged
 
 
-def judge_family(members: Sequence[Differences], decision: Decision) -> list[Judgement]:
+def judge_family(members: Sequence[Differences], criteria: Criteria) -> list[Judgement]:
     """Judge comparisons that are corrected for their number together."""
-    evidence = [weigh(difference, decision.margin, decision.confidence, decision.stopping) for difference in members]
+    evidence = [weigh(difference, criteria.margin, criteria.confidence, criteria.stopping) for difference in members]
     worse, non_inferior = ([getattr(found, name) for found in evidence] for name in ("p_worse", "p_non_inferior"))
-    lower, upper = (holm_levels(p_values, level(decision.confidence)) for p_values in (non_inferior, worse))
+    lower, upper = (holm_levels(p_values, level(criteria.confidence)) for p_values in (non_inferior, worse))
     intervals = [found.interval(*levels) for found, *levels in zip(evidence, lower, upper, strict=True)]
     return [
         Judgement(
@@ -144,7 +156,7 @@ def judge_family(members: Sequence[Differences], decision: Decision) -> list[Jud
             p_worse=p_worse,
             p_non_inferior=p_non_inferior,
             design_effect=difference.design_effect,
-            conclusion=conclude(interval, decision.margin),
+            conclusion=conclude(interval, criteria.margin),
         )
         for difference, interval, p_worse, p_non_inferior in zip(
             members, intervals, holm(worse), holm(non_inferior), strict=True
@@ -152,23 +164,38 @@ def judge_family(members: Sequence[Differences], decision: Decision) -> list[Jud
     ]
 
 
-def worth(judged: Judgement, decision: Decision) -> Worth:
-    """What the pairs of a comparison can show, by the test of a number of pairs chosen beforehand."""
+def worth(judged: Judgement, decision: Decision, looks: Sequence[int]) -> Worth:
+    """What a comparison can show.
+
+    Args:
+        looks: the numbers of pairs at which the pipeline looks, the last of them the most there may be.
+    """
     pairs = judged.wins + judged.losses + judged.ties
     independent, discordance = pairs / judged.design_effect, (judged.wins + judged.losses) / pairs
-    wrong = level(decision.confidence)
+    margin, wrong, power = decision.margin, level(decision.confidence), decision.power
+    looks = [round(look / judged.design_effect) for look in looks]
 
-    def odds_of(loss: float):
-        return odds(round(independent), Truth.plausible(-loss, discordance), decision.margin, wrong)
+    def planned(loss: float) -> Odds:
+        return odds(round(independent), Truth.plausible(-loss, discordance), margin, wrong)
 
-    equal, loses, loses_twice = (odds_of(factor * decision.margin) for factor in (0, 1, 2))
+    def adaptive(loss: float) -> Odds:
+        return odds_of_looks(looks, Truth.plausible(-loss, discordance), margin, wrong)
+
+    if decision.stopping == "adaptive":
+        odds_of, observed = adaptive, Truth.plausible(judged.difference, discordance)
+        enough = looks_to_settle(looks, observed, margin, wrong, power)
+    else:
+        odds_of, enough = planned, pairs_to_settle(discordance, margin, wrong, power)
+    losses = np.arange(1, 101) / 100
+    called = bisect.bisect_left(losses, power, key=lambda loss: odds_of(loss).inferior)
     return Worth(
         pairs=independent,
         discordance=discordance,
-        bare_rule_error=equal.bare_rule_worse,
-        bare_rule_miss=1 - loses.bare_rule_worse,
-        non_inferior_if_equal=equal.non_inferior,
-        inferior_if_margin=loses.inferior,
-        inferior_if_twice_margin=loses_twice.inferior,
-        pairs_to_settle=pairs_to_settle(discordance, decision.margin, wrong, decision.power),
+        bare_rule_error=planned(0).bare_rule_worse,
+        bare_rule_miss=1 - planned(margin).bare_rule_worse,
+        non_inferior_if_equal=odds_of(0).non_inferior,
+        inferior_if_margin=odds_of(margin).inferior,
+        inferior_if_twice_margin=odds_of(2 * margin).inferior,
+        smallest_loss=float(losses[called]) if called < len(losses) else None,
+        pairs_to_settle=enough,
     )

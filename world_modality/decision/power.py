@@ -1,8 +1,13 @@
-"""What a number of pairs can show: how often the fixed test leads to each verdict, and how many pairs settle it."""
+"""What a number of pairs can show: how often each verdict is reached, and how many pairs settle the question.
+
+For a number of pairs chosen beforehand these are sums over all outcomes. For a run that looks after every round they
+are simulated, with the same random numbers at every call.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,6 +16,7 @@ from scipy import special, stats
 
 from world_modality.decision.exact import DOUBT, TIE, possible_shares, share_grid
 from world_modality.decision.paired import PairedTail, score_statistic
+from world_modality.decision.sequential import e_values_of_counts
 
 CALIBRATED = 500  # beyond this many pairs the calibration changes next to nothing
 
@@ -119,3 +125,69 @@ def pairs_to_settle(discordance: float, margin: float, level: float, power: floa
     while enough <= CALIBRATED and not settles(enough, exactly=True):
         enough += max(1, enough // 25)
     return enough
+
+
+# ---- looking after every round --------------------------------------------------------------------------------------
+
+RUNS = 2000  # simulated runs: a chance of 80 % is known to within 2 points
+
+
+@dataclass(frozen=True)
+class Stops:
+    """Where simulated runs stopped, and with which verdict."""
+
+    pairs: np.ndarray  # (runs,) used
+    fewer: np.ndarray  # (runs,) bool: the option had fewer successes then
+    non_inferior: np.ndarray  # (runs,) bool
+    inferior: np.ndarray  # (runs,) bool
+
+
+def simulate_stops(looks: Sequence[int], truth: Truth, margin: float, level: float, runs: int = RUNS) -> Stops:
+    """Simulate runs that look at so many independent pairs each time, and stop once they are settled.
+
+    Args:
+        looks: rising numbers of pairs; at the last one a run stops in any case.
+    """
+    win, loss = (truth.discordance + truth.difference) / 2, (truth.discordance - truth.difference) / 2
+    rng = np.random.default_rng(0)
+    steps = np.diff(looks, prepend=0)
+    kinds = [max(0.0, win), max(0.0, loss), max(0.0, 1 - truth.discordance)]
+    counts = np.stack([rng.multinomial(step, kinds, size=runs) for step in steps], axis=1).cumsum(axis=1)
+    within = e_values_of_counts(counts, -margin, "above") >= 1 / level  # (runs, looks)
+    worse = e_values_of_counts(counts, 0.0, "below") >= 1 / level
+    settled = within | worse
+    last = np.where(settled.any(axis=1), settled.argmax(axis=1), len(looks) - 1)
+    at = (np.arange(runs), last)
+    wins, losses, _ = counts[at].T
+    return Stops(
+        np.asarray(looks)[last], fewer=wins < losses, non_inferior=within[at], inferior=worse[at] & ~within[at]
+    )
+
+
+def odds_of_looks(looks: Sequence[int], truth: Truth, margin: float, level: float) -> Odds:
+    """How often a run that looks at so many pairs ends in each verdict."""
+    stops = simulate_stops(looks, truth, margin, level)
+    return Odds(
+        bare_rule_worse=float(stops.fewer.mean()),
+        non_inferior=float(stops.non_inferior.mean()),
+        inferior=float(stops.inferior.mean()),
+    )
+
+
+def looks_to_settle(
+    looks: Sequence[int], truth: Truth, margin: float, level: float, power: float, most: int = 20_000
+) -> int | None:
+    """After how many pairs a run is settled with a chance of `power`, if it may go on beyond its last look.
+
+    None: more than `most`.
+    """
+    last = 2 * looks[-1]
+    while last <= most:
+        step = max(looks[0], last // 50)
+        stops = simulate_stops(range(step, last + 1, step), truth, margin, level)
+        used = np.where(stops.non_inferior | stops.inferior, stops.pairs, most + 1)
+        enough = int(np.quantile(used, power, method="higher"))
+        if enough <= last:
+            return enough
+        last *= 2
+    return None

@@ -113,9 +113,12 @@ def judge(counts: PublishedCounts, decision: Decision) -> PublishedVerdict:
     )
     pooled = _compare(baseline, world, decision)
     roles = {"baseline": counts.baseline.name, "world": counts.world.name}
-    named = {counts.baseline.name: pooled.baseline, counts.world.name: pooled.world}
     return PublishedVerdict(
-        token=choose_token(named, decision.model_copy(update=roles)),
+        token=choose_token(
+            pooled.baseline.rate,
+            {(counts.world.name, counts.baseline.name): pooled.difference},
+            decision.model_copy(update=roles),
+        ),
         branch="success" if pooled.world.rate >= pooled.baseline.rate else "wrist",
         counts=counts,
         margin=decision.margin,

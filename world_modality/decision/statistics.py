@@ -10,7 +10,7 @@ p-value equals the level. So the verdict is read off the interval:
 
 A false `INFERIOR` (of an option as good as its reference) and a false `NON_INFERIOR` (of one that loses the margin or
 more) are each made at most at the level. With `stopping: fixed` that holds for a number of episodes chosen beforehand
-(`paired.paired_test`); with `anytime` for any number, chosen at any look (`sequential.SequentialTest`).
+(`paired.paired_test`); with `anytime` and `adaptive` for any number, chosen at any look (`sequential.SequentialTest`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from world_modality.decision.pairs import Differences, design_effect
 from world_modality.decision.sequential import SequentialTest
 
 Interval = tuple[float, float]
-Stopping = Literal["fixed", "anytime"]
+Stopping = Literal["fixed", "anytime", "adaptive"]
 Conclusion = Literal["NON_INFERIOR", "INFERIOR", "INCONCLUSIVE"]
 
 
@@ -71,7 +71,7 @@ class Evidence:
 
 def weigh(difference: Differences, margin: float, confidence: float, stopping: Stopping) -> Evidence:
     """Test a difference for being below zero, and for being above minus the margin."""
-    test = SequentialTest(difference) if stopping == "anytime" else paired_test(difference, level(confidence))
+    test = paired_test(difference, level(confidence)) if stopping == "fixed" else SequentialTest(difference)
     return Evidence(test, p_worse=test.p_value(0.0, "below"), p_non_inferior=test.p_value(-margin, "above"))
 
 

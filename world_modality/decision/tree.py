@@ -1,11 +1,11 @@
 """The decision tree: which branch the pickup tasks chose, what runs next, and the verdict.
 
-`judge_pickup` makes `results/pickup.json` (a `Pickup`) from the evaluations of E0, E2 and the ablations of E2 on the
-pickup tasks and nothing else. It schedules those of the branch's options that `experiment.plan` chooses. `decide` makes
-`results/decision.json` (a `Verdict`) from `pickup.json` and all evaluations, including those of the scheduled options.
-The fields of these two models are the schema of the files. "At least as good" compares pooled success on the pickup
-tasks, as the experiment asks. What the numbers are worth (`judgement`) is reported next to it and never changes the
-branch.
+`judge_pickup` makes `results/pickup.json` (a `Pickup`) from the look at which E2 : E0 stopped (`looks`) and nothing
+else. It schedules those of the branch's options that `experiment.plan` chooses. `decide` makes `results/decision.json`
+(a `Verdict`) from `pickup.json`, the look at which each comparison stopped, and all evaluations, including those of the
+scheduled options. The fields of these two models are the schema of the files. "At least as good" compares pooled
+success on the pickup tasks, on the episodes of the comparison, as the experiment asks. What the numbers are worth
+(`judgement`) is reported next to it and never changes the branch.
 
 The first token whose condition holds (E0, E2, A, C: `decision.baseline`, `.world`, `.wrist`, `.fusion`):
 
@@ -36,11 +36,13 @@ from world_modality.decision.evaluations import (
     check_comparable,
     check_complete,
     episode_table,
+    first_episodes,
 )
-from world_modality.decision.judgement import Comparison, Family, Worth, compare, worth
+from world_modality.decision.judgement import Comparison, Worth, compare, worth
+from world_modality.decision.looks import Counts, Look, OptionCounts, count
 from world_modality.decision.statistics import Interval, rate_interval
 from world_modality.examination.foresight import Foresight, View
-from world_modality.experiment.branches import judged_options, wanted_options
+from world_modality.experiment.branches import Pair, comparisons, wanted_options
 from world_modality.experiment.plan import Plan, choose, make_plan
 from world_modality.experiment.sections import Branch, Decision, OptionName, Scale
 from world_modality.experiment.specs import DecisionSpec, JudgeSpec
@@ -55,19 +57,9 @@ Token = Literal[
     "WRIST_EXPERIMENT_PENDING",
 ]
 
-
-class Counts(Document):
-    successes: int
-    episodes: int
-
-    @property
-    def rate(self) -> float:
-        return self.successes / self.episodes
-
-
-class OptionCounts(Document):
-    tasks: dict[int, Counts]
-    pooled: Counts
+# planned: the number of episodes was chosen beforehand; settled: a look settled it; cap: evaluation.max_episodes;
+# reference: a control, whose reference was not evaluated any further
+Stopped = Literal["planned", "settled", "cap", "reference"]
 
 
 class Pickup(Document):
@@ -76,7 +68,7 @@ class Pickup(Document):
     baseline: OptionName
     world: OptionName
     options: dict[OptionName, OptionCounts] = Field(
-        description="counts on the pickup tasks, of the options the branch rests on"
+        description="counts on the pickup tasks, of the two options that the branch compares, when it was taken"
     )
     branch: Branch = Field(description="success: world ≥ baseline; wrist: world < baseline")
     scheduled: list[OptionName] = Field(description="options to train and evaluate next")
@@ -125,7 +117,8 @@ class Verdict(Document):
     plan: Plan = Field(description="what the tree asked for, and what the budget allowed")
     suite_tasks: int = Field(description="number of tasks in the suite")
     tasks: dict[int, str] = Field(description="evaluated tasks and their instructions")
-    initial_states: int = Field(description="of the task that was evaluated from most of them")
+    initial_states: int = Field(description="of each task, of the option that was evaluated from most of them")
+    rounds: list[int] = Field(description="initial states of each task after each round that was allowed")
     training_seeds: list[int]
     protocol: dict[str, Any]
     options: list[OptionResult]
@@ -136,6 +129,14 @@ class Verdict(Document):
     def primary(self) -> Comparison:
         """The comparison the branch rests on."""
         return self.comparison(self.settings.world, self.settings.baseline)
+
+    def stopped(self, comparison: Comparison) -> Stopped:
+        """Why a comparison got no more episodes."""
+        if self.settings.stopping != "adaptive":
+            return "planned"
+        if comparison.success.conclusion != "INCONCLUSIVE":
+            return "settled"
+        return "cap" if comparison.episodes == self.rounds[-1] else "reference"
 
     def comparison(self, option: str, reference: str) -> Comparison:
         return next(c for c in self.comparisons if (c.option, c.reference) == (option, reference))
@@ -148,12 +149,12 @@ class Verdict(Document):
 # ---- the options ----------------------------------------------------------------------------------------------------
 
 
-def _source(spec: JudgeSpec, name: str) -> str:
+def _source(spec: DecisionSpec, name: str) -> str:
     """The option whose training made the checkpoint that `name` rolls out."""
     return spec.options[name].checkpoint_of or name
 
 
-def _sees(spec: JudgeSpec, name: str) -> bool:
+def _sees(spec: DecisionSpec, name: str) -> bool:
     """Whether the policy gets any picture, directly or through the world latents."""
     option, source = spec.options[name], spec.options[_source(spec, name)]
     return bool(source.cameras) or "blank" not in (option.images, source.images)
@@ -174,26 +175,26 @@ def _is_inactive(world: Mapping[str, WorldPath] | None, spec: DecisionSpec, name
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
 
 
-def judge_pickup(evaluations: Sequence[Evaluation], spec: JudgeSpec) -> Pickup:
+def judge_pickup(look: Look, spec: JudgeSpec) -> Pickup:
     """Choose the branch, and say which options run next.
 
     Args:
-        evaluations: exactly those of all `judged_options` on every pickup task.
+        look: the one at which the comparison of the world option with the baseline stopped.
 
     Raises:
-        ComparisonError: one is missing, not asked for, or not comparable.
+        ComparisonError: it is a look at another comparison.
     """
-    decision, judged = spec.decision, judged_options(spec)
-    check_complete(evaluations, judged, decision.pickup_tasks)
-    _check_spec(evaluations, spec)
-    check_comparable(evaluations, decision.baseline)
-    options = {name: _count(evaluations, name) for name in judged}
-    helps = options[decision.world].pooled.successes >= options[decision.baseline].pooled.successes
+    decision = spec.decision
+    if look.pair != (decision.world, decision.baseline):
+        raise ComparisonError(
+            f"a look at {_name(look.pair)}; the branch compares {decision.world} : {decision.baseline}"
+        )
+    helps = look.counts[decision.world].pooled.rate >= look.counts[decision.baseline].pooled.rate
     branch: Branch = "success" if helps else "wrist"
     return Pickup(
         baseline=decision.baseline,
         world=decision.world,
-        options=options,
+        options=look.counts,
         branch=branch,
         scheduled=list(choose(spec.plan, tuple(wanted_options(spec, branch)))),
     )
@@ -204,20 +205,11 @@ def plan_branch(branch: Branch, spec: JudgeSpec) -> Plan:
     return make_plan(spec.plan, wanted_options(spec, branch))
 
 
-def _count(evaluations: Iterable[Evaluation], option: str, tasks: Iterable[int] | None = None) -> OptionCounts:
-    """Count one option's successes on some tasks; None: on all."""
-    counts = {
-        e.task.id: Counts(successes=sum(episode.success for episode in e.episodes), episodes=len(e.episodes))
-        for e in sorted(evaluations, key=lambda e: e.task.id)
-        if e.option == option and (tasks is None or e.task.id in tasks)
-    }
-    pooled = Counts(
-        successes=sum(c.successes for c in counts.values()), episodes=sum(c.episodes for c in counts.values())
-    )
-    return OptionCounts(tasks=counts, pooled=pooled)
+def _name(pair: Pair) -> str:
+    return f"{pair[0]} : {pair[1]}"
 
 
-def _check_spec(evaluations: Iterable[Evaluation], spec: JudgeSpec) -> None:
+def _check_spec(evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
     for e in evaluations:
         if e.checkpoint.source_option != _source(spec, e.option):
             raise ComparisonError(
@@ -238,6 +230,7 @@ def _check_spec(evaluations: Iterable[Evaluation], spec: JudgeSpec) -> None:
 def decide(
     pickup: Pickup,
     plan: Plan,
+    looks: Sequence[Look],
     evaluations: Sequence[Evaluation],
     spec: DecisionSpec,
     fairness: Mapping[str, Any],
@@ -247,30 +240,35 @@ def decide(
 
     Args:
         plan: what the checkpoint planned.
+        looks: of every comparison, the one at which it stopped.
         fairness: what `fairness.json` says of these options.
         foresights: of every option that was trained with a Prophet; none where no episode was held out.
         evaluations: exactly those of every option in `spec.run` and in `pickup.scheduled`, each on the same tasks.
 
     Raises:
-        ComparisonError: one is missing, not asked for or not comparable, or `pickup` does not follow from them.
+        ComparisonError: one is missing, not asked for or not comparable, or `pickup` or a look does not follow from
+            them.
     """
     decision, names = spec.decision, [*spec.run, *pickup.scheduled]
     tasks = {e.task.id: e.task.description for e in sorted(evaluations, key=lambda e: e.task.id)}
     check_complete(evaluations, names, {*tasks, *decision.pickup_tasks})
     _check_spec(evaluations, spec)
-    check_comparable(evaluations, decision.baseline)
-    _check_pickup(pickup, evaluations, spec)
+    check_comparable(evaluations, decision.baseline, adaptive=decision.stopping == "adaptive")
+    _check_pickup(pickup, looks, spec)
+    families = comparisons(names, spec.options, decision)
+    stops = _check_looks(looks, families, evaluations, decision)
     if plan.chosen != pickup.scheduled:
         raise ComparisonError(f"plan.json: chose {plan.chosen}, but pickup.json schedules {pickup.scheduled}")
     _check_audited(names, spec, fairness)
     foreseen = _check_foresights(foresights, names, spec)
     table = episode_table(evaluations)
     other_noise = [name for name in names if spec.options[name].rollout_noise]
-    comparisons = compare(table, _compared(names, spec), decision, other_noise)
-    primary = next(c for c in comparisons if c.family == "primary")
-    pooled = {name: _count(evaluations, name, decision.pickup_tasks).pooled for name in names}
+    compared = compare(table, families, decision.pickup_tasks, decision, other_noise, stops)
+    primary = next(c for c in compared if c.family == "primary")
+    leads = {(c.option, c.reference): c.success.difference for c in compared}
+    baseline = pickup.options[decision.baseline].pooled.rate
     return Verdict(
-        token=choose_token(pooled, decision),
+        token=choose_token(baseline, leads, decision),
         branch=pickup.branch,
         scale=spec.scale,
         settings=decision,
@@ -279,38 +277,71 @@ def decide(
         suite_tasks=evaluations[0].suite_tasks,
         tasks=tasks,
         initial_states=table.group_by("task").agg(pl.col("init_state_id").n_unique())["init_state_id"].max(),
+        rounds=list(spec.rounds),
         training_seeds=sorted(table["train_seed"].unique()),
         protocol=evaluations[0].protocol,
         options=[_result(name, evaluations, table, spec, foreseen.get(name)) for name in names],
-        comparisons=comparisons,
-        worth=worth(primary.success, decision),
+        comparisons=compared,
+        worth=worth(primary.success, decision, [len(decision.pickup_tasks) * states for states in spec.rounds]),
     )
 
 
-def choose_token(pooled: dict[str, Counts], decision: Decision) -> Token:
-    """The first token whose condition holds; `pooled` holds the evaluated options."""
-    score = {name: counts.rate for name, counts in pooled.items()}
-    baseline, world = score[decision.baseline], score[decision.world]
-    wrist, fusion = score.get(decision.wrist), score.get(decision.fusion)
-    if pooled[decision.baseline].rate < decision.min_baseline_success:
+def choose_token(baseline: float, leads: Mapping[Pair, float], decision: Decision) -> Token:
+    """The first token whose condition holds.
+
+    Args:
+        baseline: the baseline's success rate on the pickup tasks.
+        leads: of each (option, reference), the success rate of the one minus that of the other, on the same episodes.
+    """
+    e0, e2, a, c = decision.baseline, decision.world, decision.wrist, decision.fusion
+    wrist, fusion = leads.get((a, e0)), leads.get((c, e0))
+    if baseline < decision.min_baseline_success:
         return "VOID_BASELINE_TOO_WEAK"
-    if world >= baseline:
-        return "ADOPT_FUSION" if fusion is not None and fusion > world else "WORLD_HELPS_OR_NEUTRAL"
-    if fusion is not None and fusion >= baseline and (wrist is None or fusion > wrist):
+    if leads[e2, e0] >= 0:
+        return "ADOPT_FUSION" if fusion is not None and leads[c, e2] > 0 else "WORLD_HELPS_OR_NEUTRAL"
+    if fusion is not None and fusion >= 0 and (wrist is None or leads[c, a] > 0):
         return "ADOPT_FUSION"
-    if wrist is not None and wrist >= baseline:
+    if wrist is not None and wrist >= 0:
         return "ADOPT_WRIST"
     return "WRIST_EXPERIMENT_PENDING" if wrist is None and fusion is None else "KEEP_BASELINE"
 
 
-def _check_pickup(pickup: Pickup, evaluations: Iterable[Evaluation], spec: DecisionSpec) -> None:
-    """All of it must follow from the evaluations, the tree and the budget."""
-    options, tasks = judged_options(spec), spec.decision.pickup_tasks
-    seen = [e for e in evaluations if e.option in options and e.task.id in tasks]
-    judged = judge_pickup(seen, spec)
+def _check_looks(
+    looks: Sequence[Look], families: Iterable[Pair], evaluations: Sequence[Evaluation], decision: Decision
+) -> dict[Pair, int]:
+    """Each comparison must have one look, which follows from the evaluations.
+
+    Returns:
+        the number of initial states of each task at which each comparison stopped.
+    """
+    given = [look.pair for look in looks]
+    for pair in families:
+        if given.count(pair) != 1:
+            raise ComparisonError(f"looks: {given.count(pair)} at {_name(pair)}; the decision takes one")
+    for look in looks:
+        if look.pair not in families:
+            raise ComparisonError(
+                f"looks: {_name(look.pair)} is not compared; expected {', '.join(map(_name, families))}"
+            )
+        seen = first_episodes(evaluations, look.comparison.episodes)
+        seen = [e for e in seen if e.option in look.pair and e.task.id in decision.pickup_tasks]
+        if look.counts != {name: count(seen, name) for name in look.pair}:
+            raise ComparisonError(
+                f"looks: that at {_name(look.pair)} does not follow from these evaluations; look again"
+            )
+    return {look.pair: look.comparison.episodes for look in looks}
+
+
+def _check_pickup(pickup: Pickup, looks: Iterable[Look], spec: DecisionSpec) -> None:
+    """All of it must follow from the look, the tree and the budget."""
+    primary = (spec.decision.world, spec.decision.baseline)
+    (look,) = [look for look in looks if look.pair == primary] or [None]
+    if look is None:
+        raise ComparisonError(f"looks: none at {_name(primary)}, which the branch compares")
+    judged = judge_pickup(look, spec)
     for field in ("baseline", "world", "branch", "options"):
         if getattr(pickup, field) != getattr(judged, field):
-            raise ComparisonError(f"pickup.json: {field} does not follow from these evaluations; judge them again")
+            raise ComparisonError(f"pickup.json: {field} does not follow from the look; judge it again")
     for name in pickup.scheduled:
         if name not in judged.scheduled:
             raise ComparisonError(f"pickup.json: {name} is scheduled, but the tree asks for {judged.scheduled}")
@@ -351,7 +382,7 @@ def _result(
         tasks={task: _rate(table, name, [task], decision) for task in tasks},
         pickup=pickup,
         all_tasks=_rate(table, name, tasks, decision),
-        blind_as_good=name != decision.baseline and blind and pickup.successes >= baseline.successes,
+        blind_as_good=name != decision.baseline and blind and pickup.rate >= baseline.rate,
         other_noise=bool(spec.options[name].rollout_noise),
         eyes_shut=spec.options[name].checkpoint_of == decision.baseline and blind,
         world=world,
@@ -385,19 +416,3 @@ def _rate(table: pl.DataFrame, option: str, tasks: Sequence[int], decision: Deci
         interval=rate_interval(outcomes, decision.confidence, "wilson"),
         exact=rate_interval(outcomes, decision.confidence, "beta"),
     )
-
-
-def _compared(names: Sequence[str], spec: DecisionSpec) -> dict[tuple[str, str], Family]:
-    """Trained options against the baseline, borrowed checkpoints against their owner, the fusion against E2 and A."""
-    decision = spec.decision
-    pairs = [(decision.world, decision.baseline)]
-    pairs += [(name, decision.baseline) for name in names if _source(spec, name) == name]
-    pairs += [(decision.fusion, other) for other in (decision.world, decision.wrist) if decision.fusion]
-    pairs += [(name, _source(spec, name)) for name in names if _source(spec, name) != name]
-    return {(a, b): _family(a, decision) for a, b in pairs if a != b and {a, b} <= set(names)}
-
-
-def _family(option: str, decision: Decision) -> Family:
-    if option == decision.world:
-        return "primary"
-    return "adoption" if option in (decision.wrist, decision.fusion) else "controls"

@@ -51,16 +51,19 @@ def block_row(episode: Episode, made_from: dict) -> str:
 
 
 def read_rows(blocks: list[Path]) -> list[dict]:
-    """The lines of several blocks, sorted by training seed and initial state.
+    """The lines of several blocks of one option, sorted by task, training seed and initial state.
 
     Raises:
         InputError: a line is truncated, or an episode appears twice.
     """
+
+    def key(row: dict) -> tuple[int, int, int]:
+        return row["task"], row["train_seed"], row["init_state_id"]
+
     rows = [row for path in blocks for row in read_json_lines(path)]
-    keys = [(row["train_seed"], row["init_state_id"]) for row in rows]
-    if len(set(keys)) != len(keys):
+    if len({key(row) for row in rows}) != len(rows):
         raise InputError(f"{blocks[0].parent}: an episode appears twice")
-    return sorted(rows, key=lambda row: (row["train_seed"], row["init_state_id"]))
+    return sorted(rows, key=key)
 
 
 def episode_of(row: dict) -> Episode:
@@ -86,20 +89,36 @@ def collect_evaluation(
     """Join the blocks of one option and task into `eval_<option>_<task>.json`.
 
     Raises:
+        InputError: as `join_rows`.
+    """
+    evaluation = join_rows(spec, task_id, read_json(manifest), read_rows(blocks))
+    episodes = [episode_of(row) for row in evaluation["episodes"]]
+    film = {episode: str(videos / name) for name, episode in filmed_episodes(episodes).items()}
+    filmed = [row | {"video": film.get(episode)} for row, episode in zip(evaluation["episodes"], episodes, strict=True)]
+    write_json(output, evaluation | {"episodes": filmed})
+
+
+def join_rows(spec: EvaluationSpec, task_id: int, manifest: dict, rows: list[dict]) -> dict:
+    """What the episodes of one option on one task are as an evaluation.
+
+    Args:
+        rows: the lines of blocks, as `read_rows` sorts them; those beyond `spec.episodes` are left out.
+
+    Raises:
         InputError: an episode is missing, or was rolled out with another checkpoint or under another protocol.
     """
-    rollout, trained = spec.rollout, read_json(manifest)
-    hashes = {int(seed): checkpoint["weights_sha256"] for seed, checkpoint in trained["seeds"].items()}
-    rows = [row for row in read_rows(blocks) if row["init_state_id"] < spec.episodes]
+    rollout = spec.rollout
+    hashes = {int(seed): checkpoint["weights_sha256"] for seed, checkpoint in manifest["seeds"].items()}
+    rows = [row for row in rows if row["init_state_id"] < spec.episodes]
     for row in rows:
         _check_row(row, rollout, task_id, hashes, rows[0]["versions"])
-    episodes = [episode_of(row) for row in rows]
-    wanted = [(seed, init_state) for seed in sorted(hashes) for init_state in range(spec.episodes)]
-    if [(e.train_seed, e.init_state_id) for e in episodes] != wanted:
-        raise InputError(f"{rollout.option}, task {task_id}: the blocks do not hold episodes 0 to {spec.episodes - 1}")
-    film = {episode: str(videos / name) for name, episode in filmed_episodes(episodes).items()}
+    held = max((row["init_state_id"] + 1 for row in rows), default=0) if spec.adaptive else spec.episodes
+    wanted = [(seed, init_state) for seed in sorted(hashes) for init_state in range(held)]
+    if not rows or [(row["train_seed"], row["init_state_id"]) for row in rows] != wanted:
+        last = max(held, 1) - 1
+        raise InputError(f"{rollout.option}, task {task_id}: the blocks do not hold episodes 0 to {last}")
     protocol = rollout.protocol
-    evaluation = {
+    return {
         "suite_tasks": SUITE_SIZES[protocol.simulation.suite],
         "task": {"id": task_id, "description": rows[0]["instruction"]},
         "protocol": protocol.model_dump(mode="json") | {"versions": rows[0]["versions"]},
@@ -115,12 +134,11 @@ def collect_evaluation(
             "source_option": rollout.source_option,
             "hashes": {f"seed_{seed}": sha256 for seed, sha256 in hashes.items()},
         },
-        "world": {f"seed_{seed}": c["world"] for seed, c in trained["seeds"].items() if c["world"]} or None,
-        "training_budget": trained["training_budget"],
-        "learning_schedule": trained["learning_schedule"],
-        "episodes": [dataclasses.asdict(episode) | {"video": film.get(episode)} for episode in episodes],
+        "world": {f"seed_{seed}": c["world"] for seed, c in manifest["seeds"].items() if c["world"]} or None,
+        "training_budget": manifest["training_budget"],
+        "learning_schedule": manifest["learning_schedule"],
+        "episodes": [dataclasses.asdict(episode_of(row)) for row in rows],
     }
-    write_json(output, evaluation)
 
 
 def _check_row(row: dict, rollout: RolloutSpec, task_id: int, hashes: dict[int, str], versions: dict) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from world_modality.experiment.branches import wanted_options
+from world_modality.experiment.branches import Pair, comparisons, wanted_options
 from world_modality.experiment.plan import choose
 from world_modality.experiment.sections import (
     Branch,
@@ -22,11 +22,13 @@ from world_modality.experiment.sections import (
     Commit,
     ConfigError,
     Costs,
+    Criteria,
     Decision,
     Demonstrations,
     Encoder,
     EncoderWeights,
     EvaluationSettings,
+    Family,
     Figures,
     Hyperparameters,
     ImageKey,
@@ -58,6 +60,7 @@ from world_modality.experiment.specs import (
     EvaluationSpec,
     InitStatesSpec,
     JudgeSpec,
+    LookSpec,
     PlanSpec,
     RecordSpec,
     RolloutSpec,
@@ -117,6 +120,12 @@ class Experiment(Section):
     def _check(self):
         self._check_options()
         self._check_tasks()
+        key = "max_episodes" if self.is_adaptive else "episodes"
+        if not self.simulation.spread and self.most_episodes > INIT_STATES_PER_TASK:
+            raise ValueError(
+                f"evaluation.{key}: LIBERO's benchmark has {INIT_STATES_PER_TASK} initial states a task, not "
+                f"{self.most_episodes}; with simulation.spread above 0 any number is drawn"
+            )
         if self.budget.gpu_hours is not None and self.scale not in self.costs:
             raise ValueError(
                 f"budget.gpu_hours: {self.budget.gpu_hours:g} needs costs.{self.scale}: the costs of {self.scale} "
@@ -268,14 +277,38 @@ class Experiment(Section):
         """Names of the figures. Prophet's is drawn only if episodes are held out, because it is measured on those."""
         return ["success", "attention", "plan", *(["prophet"] if self.demonstrations.held_out_per_task else [])]
 
-    def blocks(self) -> list[int]:
-        """Numbers of the blocks of initial states that `evaluation.episodes` asks for."""
-        return list(range(-(-self.evaluation.episodes // self.evaluation.block_size)))
+    # ---- rounds and blocks: how many initial states of each task an option is evaluated from ------------------------
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the pipeline looks after each round; else all episodes are one round, followed by the only look."""
+        return self.decision.stopping == "adaptive"
+
+    @property
+    def most_episodes(self) -> int:
+        """The most initial states of a task that an option is evaluated from."""
+        return self.evaluation.max_episodes if self.is_adaptive else self.evaluation.episodes
+
+    def rounds(self) -> int:
+        """The most rounds that an option is evaluated for."""
+        most = len(self.blocks())
+        return -(-most // self.evaluation.blocks_per_round) if self.is_adaptive else 1
+
+    def episodes(self, rounds: int) -> int:
+        """Initial states of each task in the first `rounds` rounds."""
+        size = self.evaluation.block_size * self.evaluation.blocks_per_round
+        return min(rounds * size, self.most_episodes) if self.is_adaptive else self.most_episodes
+
+    def blocks(self, rounds: int | None = None) -> list[int]:
+        """Numbers of the blocks of the first `rounds` rounds; None: of all."""
+        episodes = self.most_episodes if rounds is None else self.episodes(rounds)
+        return list(range(-(-episodes // self.evaluation.block_size)))
 
     def block(self, number: int | str) -> range:
-        """All initial states of a block, even beyond `evaluation.episodes`: raising that number reruns no block."""
+        """All initial states of a block, even beyond `most_episodes`: raising that number reruns no block."""
         first = int(number) * self.evaluation.block_size
-        return range(first, min(first + self.evaluation.block_size, INIT_STATES_PER_TASK))
+        last = first + self.evaluation.block_size
+        return range(first, last if self.simulation.spread else min(last, INIT_STATES_PER_TASK))
 
     # ---- the specs handed to the stages -------------------------------------------------------------------------
 
@@ -372,11 +405,46 @@ class Experiment(Section):
         return option.memory or self.options[self.checkpoint_option(name)].memory or "predicted"
 
     def evaluation_spec(self, name: str) -> EvaluationSpec:
-        return EvaluationSpec(rollout=self.rollout_spec(name), episodes=self.evaluation.episodes)
+        """What joining the episodes of option `name` depends on."""
+        return EvaluationSpec(rollout=self.rollout_spec(name), episodes=self.most_episodes, adaptive=self.is_adaptive)
+
+    def comparisons(self, names: Iterable[str]) -> dict[Pair, Family]:
+        """What is compared where these options are run.
+
+        Raises:
+            ConfigError: there is no such option.
+        """
+        names = list(dict.fromkeys(names))
+        for name in names:
+            self._option(name)
+        return comparisons(names, self.options, self.decision)
+
+    def look_spec(self, option: str, reference: str, rounds: int) -> LookSpec:
+        """What a look at a comparison after so many rounds depends on.
+
+        Raises:
+            ConfigError: the decision does not compare these options.
+        """
+        compared = self.comparisons([*self.reported_options(), option])
+        if (option, reference) not in compared:
+            pairs = [f"{a}_{b}" for a, b in compared]
+            raise ConfigError(f"{option} is not compared with {reference}; {nearest(f'{option}_{reference}', pairs)}")
+        family, episodes = compared[option, reference], self.episodes(rounds)
+        looked_at = (
+            self.evaluation_spec(name).model_copy(update={"episodes": episodes, "adaptive": False})
+            for name in (option, reference)
+        )
+        return LookSpec(
+            **dict(zip(("option", "reference"), looked_at, strict=True)),
+            tasks=tuple(self.decision.pickup_tasks),
+            criteria=Criteria(**{name: getattr(self.decision, name) for name in Criteria.model_fields}),
+            family=family,
+            members=list(compared.values()).count(family),
+        )
 
     def judge_spec(self) -> JudgeSpec:
         tree = Tree(**{name: getattr(self.decision, name) for name in Tree.model_fields})
-        return JudgeSpec(decision=tree, options=self._rows(self.run), run=self.run, plan=self.plan_spec())
+        return JudgeSpec(decision=tree, run=self.run, plan=self.plan_spec())
 
     def plan_spec(self) -> PlanSpec:
         """The budget, the options the tree may ask for in addition to `run`, and the stages they still need."""
@@ -412,7 +480,7 @@ class Experiment(Section):
             yield Stage(name=f"eval_{name}/seed_{seed}", kind="evaluate", hours=hours, after=after)
 
     def decision_spec(self) -> DecisionSpec:
-        reported = dict.fromkeys([*self.run, *self.decision.on_hurt, *self.decision.on_success])
+        reported = self.reported_options()
         labels = {name: self.options[name].label for name in reported}
         return DecisionSpec(
             decision=self.decision,
@@ -421,7 +489,12 @@ class Experiment(Section):
             plan=self.plan_spec(),
             labels=labels,
             scale=self.scale,
+            rounds=tuple(self.episodes(rounds) for rounds in range(1, self.rounds() + 1)),
         )
+
+    def reported_options(self) -> list[str]:
+        """Every option that the decision may report, whichever branch the tree takes."""
+        return list(dict.fromkeys([*self.run, *self.decision.on_hurt, *self.decision.on_success]))
 
     def _rows(self, names: Iterable[str]) -> dict[str, OptionRow]:
         """The rows of some options, and of those whose checkpoints they roll out."""

@@ -72,8 +72,18 @@ def _evaluations(experiment: Experiment, option: str, folder: Path) -> Iterator[
         yield [
             folder / paths.benchmark("evaluate_policy", paths.block_job(option, seed, task, block))
             for task in experiment.evaluation.tasks
-            for block in experiment.blocks()
+            for block in _rolled_out(experiment, option, folder)
         ]
+
+
+def _rolled_out(experiment: Experiment, option: str, folder: Path) -> list[int]:
+    """The blocks of an option: all, or those of the rounds it was evaluated for."""
+    blocks = experiment.blocks()
+    if not experiment.is_adaptive:
+        return blocks
+    jobs = [paths.block_job(option, experiment.training.seeds[0], experiment.evaluation.tasks[0], b) for b in blocks]
+    ran = [(folder / paths.benchmark("evaluate_policy", job)).exists() for job in jobs]
+    return blocks[: max(1, ran.index(False) if False in ran else len(ran))]
 
 
 def _hours(groups: Iterable[Sequence[Path]]) -> list[float]:

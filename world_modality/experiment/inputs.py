@@ -73,23 +73,32 @@ def init_states(experiment: Experiment, task: int | str, blocks: Iterable[int | 
     return [paths.init_states(task, block) for block in blocks] if experiment.simulation.spread else []
 
 
-def filmed_blocks(experiment: Experiment, option: str, task: int | str) -> list[str]:
+def filmed_blocks(experiment: Experiment, option: str, task: int | str, rounds: int) -> list[str]:
     """The episodes of the first training seed, some of which are filmed."""
     seed = experiment.training.seeds[0]
-    return [paths.block_episodes(option, seed, task, block) for block in experiment.blocks()]
+    return [paths.block_episodes(option, seed, task, block) for block in experiment.blocks(rounds)]
 
 
-def evaluated_blocks(experiment: Experiment, option: str, task: int | str) -> list[str]:
-    """All episodes of an option on a task."""
-    seeds, blocks = experiment.training.seeds, experiment.blocks()
-    return [paths.block_episodes(option, seed, task, block) for seed in seeds for block in blocks]
+def evaluated_blocks(experiment: Experiment, option: str, tasks: Iterable[int | str], rounds: int) -> list[str]:
+    """All episodes of an option on some tasks, in its first rounds."""
+    seeds, blocks = experiment.training.seeds, experiment.blocks(rounds)
+    return [paths.block_episodes(option, s, task, block) for s in seeds for task in tasks for block in blocks]
 
 
-def attention_blocks(experiment: Experiment, option: str) -> list[str]:
+def attention_blocks(experiment: Experiment, option: str, rounds: int) -> list[str]:
     """The attention in all episodes of an option."""
-    tasks, blocks = experiment.evaluation.tasks, experiment.blocks()
+    tasks, blocks = experiment.evaluation.tasks, experiment.blocks(rounds)
     seeds = experiment.training.seeds
     return [paths.block_attention(option, s, task, block) for s in seeds for task in tasks for block in blocks]
+
+
+def look(experiment: Experiment, option: str, reference: str, rounds: int) -> Inputs:
+    """What a look after so many rounds reads: the episodes of two options on the pickup tasks, and their manifests."""
+    inputs: Inputs = {}
+    for role, name in (("option", option), ("reference", reference)):
+        inputs[role] = evaluated_blocks(experiment, name, experiment.decision.pickup_tasks, rounds)
+        inputs[f"{role}_manifest"] = paths.manifest(experiment.checkpoint_option(name))
+    return inputs
 
 
 def drawn(experiment: Experiment, figure: str) -> list[str]:

@@ -79,6 +79,11 @@ def block_attention(
     return block_episodes(option, seed, task, block).replace(".jsonl", "_attention.parquet")
 
 
+def look(option: str = "{option}", reference: str = "{reference}", round: Number = "{round}") -> str:
+    """What the episodes of two options up to a round say of their comparison."""
+    return f"{RESULTS}/looks/{option}_{reference}/round_{round}.json"
+
+
 def evaluation(option: str = "{option}", task: Number = "{task}") -> str:
     return f"{RESULTS}/eval_{option}_{task}.json"
 
@@ -112,6 +117,10 @@ def block_job(
 def task_job(option: str = "{option}", task: Number = "{task}") -> str:
     """The job of one option on one task."""
     return f"{option}_task_{task}"
+
+
+def look_job(option: str = "{option}", reference: str = "{reference}", round: Number = "{round}") -> str:
+    return f"{option}_{reference}_round_{round}"
 
 
 def log(rule: str, job: str = "") -> str:

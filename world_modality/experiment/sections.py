@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from world_modality.errors import InputError
 from world_modality.experiment.seeds import EVALUATION_SEEDS
-from world_modality.experiment.suites import INIT_STATES_PER_TASK
 
 
 def _distinct(values):
@@ -46,6 +45,7 @@ Color = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")]
 OptionNames = Annotated[list[OptionName], AfterValidator(_distinct)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Branch = Literal["success", "wrist"]
+Family = Literal["primary", "adoption", "controls"]  # of comparisons whose verdicts are corrected together
 
 
 class ConfigError(InputError):
@@ -277,8 +277,14 @@ class EvaluationSettings(Section):
     """Closed-loop rollouts from the same initial states for every option."""
 
     tasks: Naturals = Field(description="task ids to evaluate")
-    episodes: int = Field(ge=1, le=INIT_STATES_PER_TASK, description="initial states 0 … n-1 of each task [episodes]")
-    block_size: int = Field(ge=1, le=INIT_STATES_PER_TASK, description="initial states evaluated by one job [episodes]")
+    episodes: int = Field(
+        ge=1, le=10_000, description="fixed, anytime: initial states 0 … n-1 of each task, for every option [episodes]"
+    )
+    max_episodes: int = Field(
+        ge=1, le=10_000, description="adaptive: the most initial states of each task, for any option [episodes]"
+    )
+    block_size: int = Field(ge=1, le=10_000, description="initial states evaluated by one job [episodes]")
+    blocks_per_round: int = Field(ge=1, le=1_000, description="adaptive: blocks of each task between two looks")
     horizon: PositiveInt = Field(description="an episode fails after this many control steps [steps]")
     n_action_steps: PositiveInt = Field(description="how many actions of each predicted chunk are executed [steps]")
     video_size: int = Field(ge=64, le=1024, description="side of the recorded videos [px]")
@@ -299,10 +305,9 @@ class Tree(Section):
     on_success: OptionNames = Field(description="options to run where world helps or is neutral, best first")
 
 
-class Decision(Tree):
-    """The tree, and the thresholds of what is reported next to it."""
+class Criteria(Section):
+    """By what a comparison is judged, and when its evaluation stops."""
 
-    min_baseline_success: Fraction = Field(description="below this pooled pickup success of the baseline: VOID")
     confidence: float = Field(
         gt=0.5,
         le=0.999,
@@ -312,10 +317,17 @@ class Decision(Tree):
     margin: float = Field(
         gt=0, lt=1, description="non-inferiority margin: a loss of pickup success that would not matter [fraction]"
     )
-    stopping: Literal["fixed", "anytime"] = Field(
-        description="fixed: the verdicts hold for a number of episodes chosen beforehand; anytime: they also hold if "
-        "the evaluation is extended after a look at them"
+    stopping: Literal["fixed", "anytime", "adaptive"] = Field(
+        description="fixed: evaluation.episodes is chosen beforehand, and the verdicts hold for that number; anytime: "
+        "they also hold if it is raised after a look at them; adaptive: the pipeline looks after each round, and stops "
+        "evaluating a comparison once it is settled, at the latest after evaluation.max_episodes"
     )
+
+
+class Decision(Tree, Criteria):
+    """The tree, the criteria of its verdicts, and the thresholds of what is reported next to them."""
+
+    min_baseline_success: Fraction = Field(description="below this pooled pickup success of the baseline: VOID")
     power: float = Field(gt=0.5, lt=1, description="chance of the right verdict that `pairs to settle` asks for")
     when_inconclusive: Literal["keep_baseline", "follow_branch", "extend"] = Field(
         description="what the decision advises if the episodes settle nothing; runs nothing and changes no branch"

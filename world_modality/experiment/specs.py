@@ -15,7 +15,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from world_modality.experiment.sections import (
     Camera,
+    Criteria,
     Decision,
+    Family,
     Hours,
     Hyperparameters,
     OptionName,
@@ -96,7 +98,19 @@ class EvaluationSpec(Section):
     """What an evaluation file holds in addition to its episodes."""
 
     rollout: RolloutSpec
-    episodes: int
+    episodes: int = Field(description="initial states 0 … n-1 of each task")
+    adaptive: bool = Field(description="fewer episodes are right where they settled what the option is evaluated for")
+
+
+class LookSpec(Section):
+    """What a look at a comparison depends on, in addition to its episodes."""
+
+    option: EvaluationSpec
+    reference: EvaluationSpec
+    tasks: tuple[int, ...]
+    criteria: Criteria
+    family: Family
+    members: int = Field(ge=1, description="comparisons that may be judged in its family: each gets its share")
 
 
 class Stage(Section):
@@ -147,18 +161,14 @@ class PlanSpec(Section):
 
 
 class JudgeSpec(Section):
-    """What the judgement of the pickup tasks depends on, in addition to the evaluations."""
+    """What the judgement of the pickup tasks depends on, in addition to the look that stopped the comparison."""
 
     decision: Tree
-    options: dict[OptionName, OptionRow] = Field(description="the options that may be evaluated")
     run: list[OptionName]
     plan: PlanSpec
 
     @model_validator(mode="after")
     def _check(self):
-        for name in self.run:
-            if name not in self.options:
-                raise ValueError(f"no option {name}; {nearest(name, self.options)}")
         for name in (self.decision.baseline, self.decision.world):
             if name not in self.run:
                 raise ValueError(f"run: the tree needs {name}")
@@ -170,11 +180,20 @@ class JudgeSpec(Section):
 
 
 class DecisionSpec(JudgeSpec):
-    """What the decision depends on, in addition to the evaluations and the judgement."""
+    """What the decision depends on, in addition to the evaluations, the looks and the judgement."""
 
     decision: Decision
+    options: dict[OptionName, OptionRow] = Field(description="the options that may be evaluated")
     labels: dict[OptionName, str]
     scale: Scale
+    rounds: tuple[int, ...] = Field(min_length=1, description="initial states of each task after each round")
+
+    @model_validator(mode="after")
+    def _check_run(self):
+        for name in self.run:
+            if name not in self.options:
+                raise ValueError(f"no option {name}; {nearest(name, self.options)}")
+        return self
 
 
 def spec_argument(model: type[Section]) -> Callable[[str], Section]:

@@ -97,6 +97,7 @@ def _headline(verdict: Verdict) -> str:
         f"{100 * worth.bare_rule_error:.0f}% (N {worth.pairs:.0f}, r {correlation})"
     )
     advice = ADVICE[settings.when_inconclusive].format(**_roles(verdict))
+    line += f"  {verdict.stopped(primary)}" if settings.stopping == "adaptive" else ""
     return f"{line}  default: {advice}" if judged.conclusion == "INCONCLUSIVE" else line
 
 
@@ -189,16 +190,22 @@ def _comparisons(verdict: Verdict) -> list[str]:
         for c in verdict.comparisons
     ]
     judged = [
-        [_pair(c), f"{100 * c.success.difference:+.1f}", *_judged(c.success, margin)] for c in verdict.comparisons
+        [_pair(c), f"{100 * c.success.difference:+.1f}", *_judged(c.success, margin), *_stopped(verdict, c)]
+        for c in verdict.comparisons
     ]
+    stopped = ["stopped"] if verdict.settings.stopping == "adaptive" else []
     return [
         *_table(["1st : 2nd", "both", "1st", "2nd", "none", "correlation"], counts),
         "Pairs of episodes with the same task, initial state, seeds of simulator and noise, and training seed, counted "
         "by who succeeded: both, only the 1st, only the 2nd, none. Correlation: phi of the two outcomes.",
         "",
-        *_table(["1st : 2nd", "difference", "interval", "p worse", "p margin", "verdict"], judged),
+        *_table(["1st : 2nd", "difference", "interval", "p worse", "p margin", "verdict", *stopped], judged),
         *_reading(verdict),
     ]
+
+
+def _stopped(verdict: Verdict, comparison: Comparison) -> list[str]:
+    return [verdict.stopped(comparison)] if verdict.settings.stopping == "adaptive" else []
 
 
 def _judged(judgement: Judgement, margin: float) -> list[str]:
@@ -213,13 +220,19 @@ def _reading(verdict: Verdict) -> list[str]:
     how = {
         "fixed": "an exact score test, valid for a number of episodes chosen beforehand (decision.stopping: fixed)",
         "anytime": "e-processes, valid however often one looks and extends (decision.stopping: anytime)",
+        "adaptive": "e-processes, looked at after every round of episodes (decision.stopping: adaptive)",
     }
+    stopped = (
+        "Stopped: a comparison gets no more episodes once it is settled; at the cap (evaluation.max_episodes); or, if "
+        "it is a control, when its reference is not evaluated any further."
+    )
     return [
         "Difference: success rate of the 1st minus that of the 2nd in percentage points. p worse: the 1st is worse. "
         f"p margin: the 1st loses less than {margin} points. All by {how[settings.stopping]}. Interval "
         f"({_confidence(verdict)}, or more where corrected): the differences that this test does not reject.",
         f"So the verdict is read off the interval. NON_INFERIOR: it lies above -{margin}. INFERIOR: not that, and it "
         f"lies below 0. INCONCLUSIVE: neither. {_corrected(verdict)}",
+        *([stopped] if settings.stopping == "adaptive" else []),
     ]
 
 
@@ -272,7 +285,8 @@ def _worth(verdict: Verdict) -> list[str]:
     lines += [_calibration(verdict, option) for option in verdict.options if option.other_noise]
     lines.append("Fairness audit of the trained artifacts: options differ only in what defines them (fairness.json).")
     lines += [_own_schedule(option) for option in verdict.options if option.learning_schedule]
-    states, seeds = f"{verdict.initial_states} initial states a task", len(verdict.training_seeds)
+    most = "up to " if settings.stopping == "adaptive" else ""
+    states, seeds = f"{most}{verdict.initial_states} initial states a task", len(verdict.training_seeds)
     if seeds == 1:
         return [*lines, f"One training seed, {states}: this compares checkpoints, not methods."]
     return [
@@ -288,18 +302,42 @@ def _power(verdict: Verdict) -> list[str]:
     settings, worth, main = verdict.settings, verdict.worth, verdict.primary
     option, reference, margin = main.option, main.reference, f"{100 * settings.margin:g}"
     enough = "more than 20000" if worth.pairs_to_settle is None else f"about {worth.pairs_to_settle}"
-    test = "" if settings.stopping == "fixed" else ", by a test of a number of pairs chosen beforehand"
-    return [
+    power = f"{100 * settings.power:g}%"
+    test = ", by a test of a number of pairs chosen beforehand" if settings.stopping == "anytime" else ""
+    smallest = f"{100 * worth.smallest_loss:.0f} points" if worth.smallest_loss else "larger than any"
+    could = f"The smallest loss that {power} of them call INFERIOR is {smallest}."
+    counts = (
         f"The branch compares two counts. With {worth.pairs:.0f} pairs, {100 * worth.discordance:.0f}% of which only "
         f"one option solves, {option} comes out below {reference} in {100 * worth.bare_rule_error:.0f}% of all "
         f"experiments if both are equally good, and does not in {100 * worth.bare_rule_miss:.0f}% if it is {margin} "
-        "points worse.",
-        f"With this many pairs, {100 * worth.non_inferior_if_equal:.0f}% of all experiments judge equally good options "
-        f"NON_INFERIOR, {100 * worth.inferior_if_margin:.0f}% judge a loss of {margin} points INFERIOR, and "
-        f"{100 * worth.inferior_if_twice_margin:.0f}% judge a loss of twice that INFERIOR{test}. To settle it takes "
-        f"{enough} pairs: then {100 * settings.power:g}% judge equals NON_INFERIOR, and as many judge a loss of twice "
-        "the margin INFERIOR.",
+        "points worse."
+    )
+    chances = (
+        f"judge equally good options NON_INFERIOR, {100 * worth.inferior_if_margin:.0f}% judge a loss of {margin} "
+        f"points INFERIOR, and {100 * worth.inferior_if_twice_margin:.0f}% judge a loss of twice that INFERIOR"
+    )
+    equals = f"{100 * worth.non_inferior_if_equal:.0f}%"
+    if settings.stopping == "adaptive":
+        return [counts, *_adaptive_power(verdict, f"{equals} of all such runs {chances}. {could}", enough)]
+    return [
+        counts,
+        f"With this many pairs, {equals} of all experiments {chances}{test}. {could} To settle it takes {enough} "
+        f"pairs: then {power} judge equals NON_INFERIOR, and as many judge a loss of twice the margin INFERIOR.",
     ]
+
+
+def _adaptive_power(verdict: Verdict, chances: str, enough: str) -> list[str]:
+    """What a run that looks after every round can say, and at the cap what would settle it."""
+    settings, main, tasks = verdict.settings, verdict.primary, len(verdict.settings.pickup_tasks)
+    first, most = (tasks * states for states in (verdict.rounds[0], verdict.rounds[-1]))
+    lines = [f"The run looks after every {first} pairs and stops after {most} at the latest: {chances}"]
+    if verdict.stopped(main) == "cap":
+        lines.append(
+            f"It stopped at the cap. If the true difference is the observed one, {100 * settings.power:g}% of all runs "
+            f"are settled after {enough} pairs. Raise evaluation.max_episodes ({verdict.rounds[-1]}) and run it again: "
+            "only the new episodes are rolled out, and the verdicts hold."
+        )
+    return lines
 
 
 def _said(comparison: Comparison, margin: float) -> str:

@@ -23,7 +23,7 @@ from world_modality.artifacts.sources import REPOSITORY
 from world_modality.experiment import inputs
 from world_modality.experiment.config import Experiment
 
-CHECKPOINT = "judge_pickup"
+CHECKPOINT, LOOK = "judge_pickup", "look_at_comparison"
 
 _PLAN_KEYS = {"plan.gpu_hours": "budget.gpu_hours", "plan.gpus": "budget.gpus", "plan.stages": "costs"}
 _PLAN_KEYS |= {"plan.candidates": "decision", "plan.scale": "scale"}
@@ -77,14 +77,27 @@ CONFIG_KEYS = {
         "--first": "evaluation.block_size",
         "--count": "evaluation.block_size",
     },
-    "collect_evaluation": {"episodes": "evaluation.episodes"},
-    "collect_attention": {"--episodes": "evaluation.episodes"},
+    "collect_evaluation": {"episodes": "evaluation", "adaptive": "decision.stopping"},
+    "collect_attention": {"--episodes": "evaluation"},
+    "look_at_comparison": {
+        "": "options",
+        "tasks": "decision.pickup_tasks",
+        "criteria": "decision",
+        "family": "decision",
+        "members": "decision",
+        "option.episodes": "evaluation",
+        "reference.episodes": "evaluation",
+        "option.rollout.protocol": "evaluation",
+        "reference.rollout.protocol": "evaluation",
+        "option.rollout.protocol.simulation": "simulation",
+        "reference.rollout.protocol.simulation": "simulation",
+    },
     "measure_prophet": {"--held_out": "demonstrations.held_out_per_task"},
     "measure_attention": {"--actions": "evaluation.n_action_steps", "--device": "device"},
     "compare_attention": {"--world": "decision.world", "--wrist": "decision.wrist"},
     "judge_pickup": _PLAN_KEYS,
     "audit_fairness": {"--baseline": "decision.baseline", "--world": "decision.world"},
-    "decide": _PLAN_KEYS,
+    "decide": _PLAN_KEYS | {"rounds": "evaluation"},
     "plot_figure": {"": "figures"},
 }
 CONFIG_KEYS["record_videos"] = CONFIG_KEYS["evaluate_policy"] | {"--size": "evaluation.video_size"}
@@ -256,15 +269,17 @@ def _flags(text: str) -> dict[str, str]:
 # ---- the plan in words ----------------------------------------------------------------------------------------------
 
 
-def explain(jobs: Sequence[Job], hidden: Sequence[Job]) -> str:
+def explain(planned: JobPlan, hidden: Sequence[Job]) -> str:
     """The plan in plain words.
 
     Args:
         hidden: jobs that the branch of the tree may still add.
     """
-    needed = [job for job in jobs if job.needed]
+    needed = [job for job in planned.jobs if job.needed]
     lines = [
-        f"{len(needed)} of {len(jobs)} jobs would run." if needed else "Nothing would run: everything is up to date."
+        f"{len(needed)} of {len(planned.jobs)} jobs would run."
+        if needed
+        else "Nothing would run: everything is up to date."
     ]
     causes = dict.fromkeys(cause for job in needed for cause in job.causes)
     for cause in causes:
@@ -272,6 +287,8 @@ def explain(jobs: Sequence[Job], hidden: Sequence[Job]) -> str:
     consequences = [job for job in needed if not job.causes]
     if consequences:
         lines += ["", "Then, because their inputs are rebuilt:", *_listed(consequences)]
+    if planned.experiment.is_adaptive and any(job.rule == LOOK for job in needed):
+        lines += ["", "Each look may ask for another round of episodes, up to evaluation.max_episodes a task."]
     if hidden:
         lines += [
             "",

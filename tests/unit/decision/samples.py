@@ -1,15 +1,23 @@
 """Evaluations of made-up episodes, and what the tree makes of them."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from world_modality.decision.evaluations import ComparisonError, read_evaluation
-from world_modality.decision.tree import decide, judge_pickup, plan_branch
+from world_modality.decision.evaluations import (
+    ComparisonError,
+    episode_table,
+    first_episodes,
+    read_evaluation,
+)
+from world_modality.decision.judgement import compare
+from world_modality.decision.looks import Look, count
+from world_modality.decision.tree import Pickup, decide, judge_pickup, plan_branch
 from world_modality.examination.foresight import Foresight
-from world_modality.experiment.branches import judged_options
+from world_modality.experiment.branches import comparisons
 from world_modality.experiment.specs import DecisionSpec, spec_argument
 from world_modality.simulation.pickup import STAGES
 
@@ -52,7 +60,7 @@ def spec(run=("E0", "E2"), gpu_hours=None, **decision):
     rows = {name: {k: v for k, v in row.items() if k != "label"} for name, row in OPTIONS.items()}
     labels = {name: row["label"] for name, row in OPTIONS.items()}
     made = {"decision": decision, "options": rows, "run": run, "plan": plan(run, gpu_hours)}
-    made |= {"labels": labels, "scale": "embedded"}
+    made |= {"labels": labels, "scale": "embedded", "rounds": [EPISODES]}
     return spec_argument(DecisionSpec)(json.dumps(made))
 
 
@@ -137,12 +145,40 @@ def decided(folder, settings, files, foresights=()):
     return decide(*judged(evaluations, settings), evaluations, settings, AUDITED, foresights)
 
 
-def judged(evaluations, settings):
-    """What the checkpoint makes of those it reads: pickup and plan."""
-    options, tasks = judged_options(settings), settings.decision.pickup_tasks
-    seen = [e for e in evaluations if e.option in options and e.task.id in tasks]
-    pickup = judge_pickup(seen, settings)
-    return pickup, plan_branch(pickup.branch, settings)
+def judged(evaluations, settings, stops=None):
+    """What is made of the evaluations before the decision: pickup, plan, and the last look at each comparison.
+
+    What cannot be compared is not looked at: it is the decision that must refuse it.
+
+    Args:
+        stops: {(option, reference): initial states of each task}; others stop after all.
+    """
+    branch = looks(evaluations, settings.run, settings, stops)[:1]
+    pickup = judge_pickup(branch[0], settings) if branch else UNJUDGED
+    everything = looks(evaluations, [*settings.run, *pickup.scheduled], settings, stops)
+    return pickup, plan_branch(pickup.branch, settings), everything
+
+
+def looks(evaluations, names, settings, stops=None):
+    """A look at each comparison of these options, as if each were a family of its own."""
+    made = []
+    for pair, family in comparisons(names, settings.options, settings.decision).items():
+        seen = [e for e in evaluations if e.option in pair and e.task.id in settings.decision.pickup_tasks]
+        seen = first_episodes(seen, stops[pair]) if stops and pair in stops else seen
+        with contextlib.suppress(ValueError):
+            made.append(look(seen, pair, family, settings))
+    return made
+
+
+def look(evaluations, pair, family, settings):
+    noise = [name for name in pair if settings.options[name].rollout_noise]
+    table, decision = episode_table(evaluations), settings.decision
+    (comparison,) = compare(table, {pair: family}, decision.pickup_tasks, decision, noise)
+    settled = comparison.success.conclusion != "INCONCLUSIVE"
+    return Look(counts={name: count(evaluations, name) for name in pair}, comparison=comparison, settled=settled)
+
+
+UNJUDGED = Pickup(baseline="E0", world="E2", options={}, branch="success", scheduled=[])
 
 
 def refused(folder, files, message, settings=None):

@@ -12,7 +12,8 @@ from world_modality.decision.statistics import conclude, level
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.sections import Decision
 
-DECISION = load_experiment(default_config()).decision
+DECISION = load_experiment(default_config()).decision.model_copy(update={"stopping": "fixed", "margin": 0.1})
+LOOKS = [20, 40, 60]
 LEVEL = level(DECISION.confidence)
 
 
@@ -55,7 +56,7 @@ COUNTS = [(0, 0, 1), (0, 0, 40), (1, 0, 0), (0, 30, 0), (7, 9, 24), (600, 700, 1
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("stopping", ["fixed", "anytime"])
+@pytest.mark.parametrize("stopping", ["fixed", "anytime", "adaptive"])
 @pytest.mark.parametrize(("margin", "confidence"), list(itertools.product((1e-6, 0.51, 0.999), (0.500001, 0.999))))
 def test_every_margin_and_confidence_that_the_config_takes_can_be_judged(margin, confidence, stopping):
     """The last job of an experiment must not be the first to find that it cannot use a key."""
@@ -63,7 +64,7 @@ def test_every_margin_and_confidence_that_the_config_takes_can_be_judged(margin,
     decision = Decision.model_validate(DECISION.model_dump() | changes)
     for counts in COUNTS:
         (judged,) = judge_family([Differences.of_counts(*counts)], decision)
-        found = worth(judged, decision)
+        found = worth(judged, decision, LOOKS)
         assert judged.interval[0] <= judged.difference <= judged.interval[1]
         numbers = [*judged.interval, judged.p_worse, judged.p_non_inferior, found.bare_rule_error]
         assert all(map(math.isfinite, [*numbers, found.non_inferior_if_equal, found.inferior_if_twice_margin]))

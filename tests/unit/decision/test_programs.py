@@ -12,6 +12,8 @@ from tests.unit.decision.samples import (
     REPOSITORY,
     content,
     contents,
+    judged,
+    read,
     spec,
 )
 from world_modality.artifacts.files import write_json
@@ -26,10 +28,13 @@ from world_modality.experiment.specs import JudgeSpec
 def programs(tmp_path, monkeypatch):
     """The two scripts' command lines on evaluations that take the wrist branch."""
     monkeypatch.chdir(tmp_path)
-    for (option, task), file in contents(E0=6, E2=4, A=7).items():
-        collected(f"eval_{option}_{task}.json", file)
     run = [f"eval_{option}_{task}.json" for option in ("E0", "E2") for task in PICKUP]
     judge = JudgeSpec.model_validate(spec().model_dump(include=set(JudgeSpec.model_fields)) | {"decision": tree()})
+    *_, looks = judged(read(tmp_path, contents(E0=6, E2=4, A=7)), spec())
+    for look in looks:
+        looked_at(f"{look.pair[0]}_{look.pair[1]}.json", look)
+    for (option, task), file in contents(E0=6, E2=4, A=7).items():
+        collected(f"eval_{option}_{task}.json", file)
     wrist = [f"eval_A_{task}.json" for task in PICKUP]
     with making("fairness.json", str(REPOSITORY / "scripts" / "audit_fairness.py"), {}) as path:
         write_json(path, AUDITED)
@@ -46,9 +51,10 @@ def programs(tmp_path, monkeypatch):
         "decision.txt",
     ]
     return {
-        "judge_pickup.py": ["--spec", judge.model_dump_json(), "--evaluations", *run, "--output", "pickup.json"]
+        "judge_pickup.py": ["--spec", judge.model_dump_json(), "--look", "E2_E0.json", "--output", "pickup.json"]
         + ["--output-plan", "plan.json"],
-        "decide.py": ["--spec", spec().model_dump_json(), "--evaluations", *run, *wrist, *output],
+        "decide.py": ["--spec", spec().model_dump_json(), "--looks", "E2_E0.json", "A_E0.json"]
+        + ["--evaluations", *run, *wrist, *output],
     }
 
 
@@ -56,6 +62,11 @@ def collected(name, file):
     """An evaluation with its provenance, as the pipeline leaves it."""
     with making(name, str(REPOSITORY / "scripts" / "collect_evaluation.py"), {}) as path:
         write_json(path, file)
+
+
+def looked_at(name, look):
+    with making(name, str(REPOSITORY / "scripts" / "look_at_comparison.py"), {}) as path:
+        write_json(path, look.as_json())
 
 
 def tree():
@@ -90,10 +101,10 @@ def test_an_unfair_comparison_ends_in_one_line_and_no_file(tmp_path, monkeypatch
     assert not list(tmp_path.glob("*decision*"))
 
 
-def test_a_damaged_evaluation_ends_in_one_line_and_no_file(tmp_path, monkeypatch, programs):
-    path = tmp_path / "eval_E2_0.json"
-    path.write_text(path.read_text().replace('"success": false', '"success": true', 1))
-    with pytest.raises(SystemExit, match=r"error: eval_E2_0\.json: damaged or altered"):
+def test_a_damaged_look_ends_in_one_line_and_no_file(tmp_path, monkeypatch, programs):
+    path = tmp_path / "E2_E0.json"
+    path.write_text(path.read_text().replace('"successes": 12', '"successes": 13', 1))
+    with pytest.raises(SystemExit, match=r"error: E2_E0\.json: damaged or altered"):
         call("judge_pickup.py", programs["judge_pickup.py"], monkeypatch)
     assert not (tmp_path / "pickup.json").exists()
 

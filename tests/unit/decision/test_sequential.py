@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from world_modality.decision.paired import paired_test
 from world_modality.decision.pairs import Differences
@@ -53,15 +53,11 @@ def test_only_whole_rounds_are_looked_at():
 
 
 def test_for_bound_0_only_discordant_pairs_count():
-    """As a mixture over a uniform share of wins below one half, in closed form."""
+    """The mean fortune of gamblers whose stakes are spread as Beta(2, 4), as an integral."""
     wins, losses = 3, 9
-    closed = (
-        2 ** (wins + losses + 1)
-        * stats.beta.cdf(0.5, wins + 1, losses + 1)
-        * math.exp(math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(wins + losses + 2))
-    )
+    fortune = integrate.quad(lambda s: stats.beta.pdf(s, 2, 4) * (1 + s) ** losses * (1 - s) ** wins, 0, 1)[0]
     mixed = e_values(counted(wins, losses, 20), 0.0, "below")[-1]
-    assert mixed == pytest.approx(closed, rel=1e-3)
+    assert mixed == pytest.approx(fortune, rel=1e-2)
     assert e_values(counted(wins, losses), 0.0, "below")[-1] == pytest.approx(mixed)
 
 
@@ -69,7 +65,7 @@ def test_evidence_is_that_of_all_pairs_seen_so_far():
     """Twelve losses are evidence; twelve wins after them take it back, as they do in the interval."""
     lost = SequentialTest(counted(0, 12))
     both = SequentialTest(clustered([[-1]] * 12 + [[1]] * 12))
-    assert lost.p_value(0.0, "below") < 0.01 < 0.5 < both.p_value(0.0, "below")
+    assert lost.p_value(0.0, "below") < 0.02 < 0.5 < both.p_value(0.0, "below")
     assert both.limit(0.05, "above") < 0 < both.limit(0.05, "below")
 
 

@@ -14,6 +14,7 @@ from tests.unit.decision.samples import (
     decided,
     foresight,
     judged,
+    looks,
     pickup,
     read,
     refused,
@@ -25,7 +26,6 @@ from world_modality.decision.paired import paired_test
 from world_modality.decision.pairs import Differences
 from world_modality.decision.tree import Pickup, decide, judge_pickup
 from world_modality.errors import InputError
-from world_modality.experiment.branches import judged_options
 from world_modality.report.decision_text import render
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
@@ -33,14 +33,14 @@ from world_modality.report.decision_text import render
 
 @pytest.mark.parametrize(("world", "branch"), [(6, "success"), (5, "success"), (4, "wrist")])
 def test_the_branch_is_success_where_world_is_at_least_as_good(tmp_path, world, branch):
-    assert judge_pickup(read(tmp_path, contents(E0=5, E2=world)), spec()).branch == branch
+    assert judged(read(tmp_path, contents(E0=5, E2=world)), spec())[0].branch == branch
 
 
 def test_successes_are_pooled_over_the_pickup_tasks(tmp_path):
     files = contents(E0=5, E2=5)
     files["E2", 0] = content("E2", 0, 2)
     files["E2", 1] = content("E2", 1, 8)
-    pickup = judge_pickup(read(tmp_path, files), spec())
+    pickup, *_ = judged(read(tmp_path, files), spec())
     assert pickup.branch == "success"
     assert pickup.options["E2"].pooled.successes == 10
     assert {task: c.successes for task, c in pickup.options["E2"].tasks.items()} == {0: 2, 1: 8}
@@ -62,27 +62,24 @@ def test_successes_are_pooled_over_the_pickup_tasks(tmp_path):
     ],
 )
 def test_only_what_the_branch_asks_for_is_scheduled(tmp_path, world, choices, scheduled):
-    assert judge_pickup(read(tmp_path, contents(E0=5, E2=world)), spec(**choices)).scheduled == scheduled
+    assert judged(read(tmp_path, contents(E0=5, E2=world)), spec(**choices))[0].scheduled == scheduled
 
 
 def test_an_option_that_already_ran_is_not_scheduled_again(tmp_path):
     settings = spec(run=["E0", "E2", "A"])
-    assert judge_pickup(read(tmp_path, contents(E0=5, E2=4)), settings).scheduled == []
-
-
-def test_the_checkpoint_reads_the_two_it_compares_and_the_ablations_of_the_world_option():
-    assert judged_options(spec(run=["E0", "E2", "E2-zero", "S0", "E0-blind"])) == ["E0", "E2", "E2-zero"]
+    assert judged(read(tmp_path, contents(E0=5, E2=4)), settings)[0].scheduled == []
 
 
 def test_running_the_wrist_experiment_always_leaves_the_branch_as_it_is(tmp_path):
     evaluations = read(tmp_path, contents(E0=5, E2=6))
-    assert judge_pickup(evaluations, spec(wrist_experiment="always")).branch == "success"
+    assert judged(evaluations, spec(wrist_experiment="always"))[0].branch == "success"
 
 
-def test_the_checkpoint_takes_nothing_but_the_pickup_tasks_of_the_options_in_run(tmp_path):
-    for files in (contents(E0=5, E2=4, S0=5), contents(E0=5, E2=4, tasks=[0, 1, 2])):
-        with pytest.raises(ComparisonError, match="not asked for"):
-            judge_pickup(read(tmp_path, files), spec())
+def test_the_branch_is_not_taken_from_another_comparison(tmp_path):
+    *_, looks = judged(read(tmp_path, contents(E0=5, E2=6, S0=5)), spec(run=["E0", "E2", "S0"]))
+    assert looks[1].pair == ("S0", "E0")
+    with pytest.raises(ComparisonError, match="a look at S0 : E0; the branch compares E2 : E0"):
+        judge_pickup(looks[1], spec())
 
 
 # ---- the tokens -----------------------------------------------------------------------------------------------------
@@ -160,14 +157,17 @@ def test_an_option_nobody_asked_for_is_refused(tmp_path):
 def test_an_evaluation_given_twice_is_refused(tmp_path):
     evaluations = read(tmp_path, contents(E0=5, E2=6))
     with pytest.raises(ComparisonError, match=r"eval_E0_0\.json: given twice"):
-        judge_pickup([*evaluations, evaluations[0]], spec())
+        decide(*judged(evaluations, spec()), [*evaluations, evaluations[0]], spec(), AUDITED)
 
 
 def test_a_pickup_that_does_not_follow_from_the_evaluations_is_refused(tmp_path):
     stale = judged(read(tmp_path, contents(E0=5, E2=6)), spec())
     evaluations = read(tmp_path, contents(E0=5, E2=4))
+    with pytest.raises(ComparisonError, match="E2 : E0 does not follow from these evaluations; look again"):
+        decide(*stale, read(tmp_path, contents(E0=5, E2=4)), spec(), AUDITED)
+    pickup, plan, _ = stale
     with pytest.raises(ComparisonError, match="branch does not follow"):
-        decide(*stale, evaluations, spec(), AUDITED)
+        decide(pickup, plan, judged(evaluations, spec())[2][:1], evaluations, spec(), AUDITED)
     overfull = scheduling(evaluations, ["S0"])
     with pytest.raises(ComparisonError, match="S0 is scheduled, but the tree asks for"):
         decide(*overfull, read(tmp_path, contents(E0=5, E2=4, S0=1)), spec(), AUDITED)
@@ -177,15 +177,16 @@ def test_a_pickup_that_does_not_follow_from_the_evaluations_is_refused(tmp_path)
 
 def scheduling(evaluations, scheduled):
     """A pickup and a plan that agree on what was scheduled."""
-    pickup, plan = judged(evaluations, spec())
-    return pickup.model_copy(update={"scheduled": scheduled}), plan.model_copy(update={"chosen": scheduled})
+    pickup, plan, _ = judged(evaluations, spec())
+    again = looks(evaluations, ["E0", "E2", *scheduled], spec(run=["E0", "E2"]))
+    return pickup.model_copy(update={"scheduled": scheduled}), plan.model_copy(update={"chosen": scheduled}), again
 
 
 def test_a_plan_that_is_not_what_was_scheduled_is_refused(tmp_path):
     evaluations = read(tmp_path, contents(E0=5, E2=4, A=6))
-    pickup, plan = judged(evaluations, spec())
+    pickup, plan, looks = judged(evaluations, spec())
     with pytest.raises(ComparisonError, match=r"plan.json: chose \[\], but pickup.json schedules \['A'\]"):
-        decide(pickup, plan.model_copy(update={"chosen": []}), evaluations, spec(), AUDITED)
+        decide(pickup, plan.model_copy(update={"chosen": []}), looks, evaluations, spec(), AUDITED)
 
 
 @pytest.mark.parametrize(

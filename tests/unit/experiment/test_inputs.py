@@ -43,16 +43,25 @@ def test_a_row_that_borrows_a_checkpoint_rolls_out_that_one():
 
 
 def test_every_training_seed_is_evaluated_and_the_first_is_filmed():
-    seeds = experiment(training={"seeds": [3, 5]}, evaluation={"episodes": 30, "block_size": 20})
+    seeds = experiment(training={"seeds": [3, 5]}, evaluation={"blocks_per_round": 2})
     blocks = [f"results/rollouts/A/seed_{s}/task_1/block_{b}.jsonl" for s in (3, 5) for b in (0, 1)]
-    assert inputs.evaluated_blocks(seeds, "A", 1) == blocks
-    assert inputs.filmed_blocks(seeds, "A", 1) == blocks[:2]
+    assert inputs.evaluated_blocks(seeds, "A", [1], rounds=1) == blocks
+    assert inputs.filmed_blocks(seeds, "A", 1, rounds=1) == blocks[:2]
     assert inputs.rollout(seeds, "A")["checkpoint"] == "results/ckpt_A/seed_3"
+
+
+def test_a_look_reads_all_rounds_so_far_of_both_options_on_the_pickup_tasks():
+    looked_at = inputs.look(experiment(decision={"pickup_tasks": [1]}), "E2-zero", "E2", rounds=3)
+    rolled_out = "results/rollouts/{}/seed_0/task_1/block_{}.jsonl"
+    assert looked_at["option"] == [rolled_out.format("E2-zero", block) for block in range(3)]
+    assert looked_at["reference"] == [rolled_out.format("E2", block) for block in range(3)]
+    assert looked_at["option_manifest"] == looked_at["reference_manifest"] == "results/ckpt_E2/manifest.json"
 
 
 @pytest.mark.parametrize(("spread", "files"), [(0, []), (0.05, ["results/init_states/task_0/block_1.parquet"])])
 def test_only_drawn_initial_states_are_files(spread, files):
-    assert inputs.init_states(experiment(simulation={"spread": spread}), 0, [1]) == files
+    drawn = experiment(simulation={"spread": spread}, evaluation={"max_episodes": 50})
+    assert inputs.init_states(drawn, 0, [1]) == files
 
 
 def test_foresight_is_measured_where_episodes_are_held_out_of_options_with_a_prophet():

@@ -7,7 +7,8 @@ import pytest
 from world_modality.experiment import paths
 
 VALUES = {"option": "E2", "table": "wrist_m8", "figure": "plan", "name": "plan", "seed": 1, "task": 0, "block": 3}
-JOBS = ("log", "benchmark", "training_job", "block_job", "task_job", "preflight")
+VALUES |= {"reference": "E0", "round": 2}
+JOBS = ("log", "benchmark", "training_job", "block_job", "task_job", "look_job", "preflight")
 ARTIFACTS = {
     name: function
     for name, function in inspect.getmembers(paths, inspect.isfunction)
@@ -29,6 +30,7 @@ def test_a_checkpoint_lies_where_people_look_for_it():
     assert paths.checkpoint("E2", 0) == "results/ckpt_E2/seed_0"
     assert paths.checkpoint() == "results/ckpt_{option}/seed_{seed}"
     assert paths.latents("wrist") == "results/latents_wrist.parquet"
+    assert paths.look("A", "E0", 2) == "results/looks/A_E0/round_2.json"
     assert paths.evaluation("A", 1) == "results/eval_A_1.json"
     assert paths.block_attention("A", 0, 1, 2) == "results/rollouts/A/seed_0/task_1/block_2_attention.parquet"
     assert paths.DECISION_TEXT == "results/decision.txt"

@@ -16,6 +16,7 @@ SPECS = {
     "rollout E0": lambda e: e.rollout_spec("E0"),
     "rollout E2-zero": lambda e: e.rollout_spec("E2-zero"),
     "evaluation S0": lambda e: e.evaluation_spec("S0"),
+    "look S0 : E0": lambda e: e.look_spec("S0", "E0", rounds=1),
     "judge": lambda e: e.judge_spec(),
     "decision": lambda e: e.decision_spec(),
 }
@@ -48,7 +49,10 @@ def test_a_spec_survives_json(name):
         ("costs.embedded.train.one", 3, {"judge", "decision"}),
         ("costs.embedded.latents.front", 3, set()),  # E2 has made them
         ("costs.full.train.one", 3, set()),  # another scale's
-        ("evaluation.episodes", 30, {"evaluation S0"}),
+        ("evaluation.episodes", 30, set()),  # of a run whose episodes are chosen beforehand
+        ("evaluation.max_episodes", 30, {"evaluation S0", "decision"}),
+        ("evaluation.blocks_per_round", 3, {"look S0 : E0", "decision"}),
+        ("decision.margin", 0.1, {"look S0 : E0", "decision"}),
         ("evaluation.video_size", 64, set()),
         ("decision.min_baseline_success", 0.3, {"decision"}),
         ("demonstrations.seed", 5, {"record"}),
@@ -58,8 +62,8 @@ def test_a_spec_survives_json(name):
         ("training.save_every", 7, set()),
         ("training.loader_workers", 2, set()),
         ("latents.batch_size", 8, set()),
-        ("evaluation.n_action_steps", 4, {"rollout E0", "rollout E2-zero", "evaluation S0"}),
-        ("evaluation.horizon", 100, {"rollout E0", "rollout E2-zero", "evaluation S0"}),
+        ("evaluation.n_action_steps", 4, {"rollout E0", "rollout E2-zero", "evaluation S0", "look S0 : E0"}),
+        ("evaluation.horizon", 100, {"rollout E0", "rollout E2-zero", "evaluation S0", "look S0 : E0"}),
     ],
 )
 def test_an_edit_reaches_the_specs_that_depend_on_it_and_no_other(key, value, changed):
