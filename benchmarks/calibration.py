@@ -7,7 +7,8 @@ initial state a cluster. Its outcomes go through the same functions as an evalua
 
     python benchmarks/calibration.py --experiments 2000
 
-With `anytime` each experiment looks after every ten initial states of a task, and stops once E2 : E0 is settled.
+With `anytime` and `adaptive` each experiment looks after every ten initial states of a task, and stops once E2 : E0 is
+settled.
 
 Columns: the true success rates of E0, E2 and A; how often E2 < E0; the verdict on E2; whether E2 truly loses nothing
 (then INFERIOR is false) or the margin or more (then NON_INFERIOR is); pairs used on average; the most frequent token.
@@ -24,7 +25,7 @@ from scipy import optimize, stats
 
 from world_modality.decision.judgement import compare
 from world_modality.decision.statistics import level
-from world_modality.decision.tree import Counts, choose_token
+from world_modality.decision.tree import choose_token
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.sections import Decision
 
@@ -98,20 +99,21 @@ def simulate(
     families = {pair: family for pair, family in FAMILIES.items() if set(pair) <= set(rates)}
     for _ in range(experiments):
         everything = world.episodes(rates, rng)
-        for states in range(LOOK, world.states, LOOK) if decision.stopping == "anytime" else ():
+        tasks = range(world.tasks)
+        for states in () if decision.stopping == "fixed" else range(LOOK, world.states, LOOK):
             episodes = everything.filter(pl.col("init_state_id") < states)
-            primary = compare(episodes, {("E2", "E0"): "primary"}, decision)[0]
+            primary = compare(episodes, {("E2", "E0"): "primary"}, tasks, decision)[0]
             if primary.success.conclusion != "INCONCLUSIVE":
                 break
         else:
             episodes = everything
-        counts = episodes.group_by("option").agg(pl.col("success").sum(), pl.len())
-        pooled = {option: Counts(successes=s, episodes=n) for option, s, n in counts.iter_rows()}
-        primary = compare(episodes, families, decision)[0]
-        worse = pooled["E2"].successes < pooled["E0"].successes
-        run = pooled if worse else {name: pooled[name] for name in ("E0", "E2")}  # the tree runs A where E2 < E0
-        judged, used = primary.success, pooled["E0"].episodes
-        yield Outcome(worse, judged.conclusion, choose_token(run, decision), primary.correlation, used)
+        compared = compare(episodes, families, tasks, decision)
+        leads = {(c.option, c.reference): c.success.difference for c in compared}
+        worse = leads["E2", "E0"] < 0
+        run = leads if worse else {("E2", "E0"): leads["E2", "E0"]}  # the tree runs A where E2 < E0
+        baseline = episodes.filter(option="E0")["success"]
+        token = choose_token(baseline.mean(), run, decision)
+        yield Outcome(worse, compared[0].success.conclusion, token, compared[0].correlation, len(baseline))
 
 
 def main() -> None:
@@ -120,9 +122,11 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=50, help="initial states of each of the two tasks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3], help="numbers of training seeds")
     parser.add_argument("--luck", type=float, default=0.0, help="how much training seeds differ [logits]")
-    parser.add_argument("--stopping", nargs="+", default=["fixed", "anytime"], choices=["fixed", "anytime"])
+    parser.add_argument("--margin", type=float, default=0.1, help="non-inferiority margin [fraction]")
+    stoppings = ["fixed", "anytime"]
+    parser.add_argument("--stopping", nargs="+", default=stoppings, choices=[*stoppings, "adaptive"])
     args = parser.parse_args()
-    settings = load_experiment(default_config()).decision
+    settings = load_experiment(default_config()).decision.model_copy(update={"margin": args.margin})
     wrong = level(settings.confidence)
     print(f"{args.experiments} experiments each, margin {settings.margin:g}, level {wrong:g}: a false verdict")
     print(f"is within simulation error up to {_upper(args.experiments, wrong):.3f}.")

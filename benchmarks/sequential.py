@@ -27,14 +27,16 @@ LOOKS = np.arange(10, PAIRS + 1, 10)
 Test = Callable[[np.ndarray, np.ndarray, int], int | None]  # outcomes of E0 and E2, stream -> pairs until it said worse
 
 
-def simulate(baseline: float, world: float, correlation: float, rng: np.random.Generator) -> np.ndarray:
-    """Outcomes of pairs with the given success rates and correlation: (2, PAIRS) of 0 and 1, E0 first."""
+def simulate(
+    baseline: float, world: float, correlation: float, rng: np.random.Generator, pairs: int = PAIRS
+) -> np.ndarray:
+    """Outcomes of pairs with the given success rates and correlation: (2, pairs) of 0 and 1, E0 first."""
     covariance = correlation * math.sqrt(baseline * (1 - baseline) * world * (1 - world))
     both = baseline * world + covariance
     cells = np.array([both, baseline - both, world - both, 1 - baseline - world + both])
     if (cells < 0).any():
         raise ValueError(f"no pairs have rates {baseline}, {world} and correlation {correlation}")
-    kinds = rng.choice(4, PAIRS, p=cells)
+    kinds = rng.choice(4, pairs, p=cells)
     return np.array([kinds <= 1, (kinds == 0) | (kinds == 2)]).astype(int)
 
 

@@ -123,6 +123,12 @@ def rounds_run(option):
     return max(map(rounds_of, comparisons_with(option, compared_options())))
 
 
+def known_task(wildcards):
+    """The task of a job, which must be one of the suite's: nothing should run before a wrong one is refused."""
+    experiment.check_task(int(wildcards.task))
+    return wildcards.task
+
+
 def comparisons_with(option, others):
     return {
         pair for pair in experiment.comparisons([*others, option]) if option in pair

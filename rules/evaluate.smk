@@ -111,7 +111,10 @@ rule record_videos:
     input:
         unpack(lambda wildcards: inputs.rollout(experiment, wildcards.option)),
         blocks=lambda wildcards: inputs.filmed_blocks(
-            experiment, wildcards.option, wildcards.task, rounds_run(wildcards.option)
+            experiment,
+            wildcards.option,
+            known_task(wildcards),
+            rounds_run(wildcards.option),
         ),
         init_states=lambda wildcards: inputs.init_states(
             experiment,
@@ -149,7 +152,7 @@ rule collect_evaluation:
         blocks=lambda wildcards: inputs.evaluated_blocks(
             experiment,
             wildcards.option,
-            [wildcards.task],
+            [known_task(wildcards)],
             rounds_run(wildcards.option),
         ),
         manifest=lambda wildcards: paths.manifest(

@@ -44,8 +44,8 @@ OVERLAYS = {
     "decision: {pickup_tasks: [10]}": "decision.pickup_tasks: libero_spatial has tasks 0 to 9, not 10",
     "decision: {pickup_tasks: [-1]}": "decision.pickup_tasks.0: Input should be greater than or equal to 0, not -1",
     "decision: {pickup_tasks: [5]}": "decision.pickup_tasks: task 5 is not in evaluation.tasks",
-    "simulation: {spread: 0}": "evaluation.max_episodes: LIBERO's benchmark has 50 initial states a task, not 150; "
-    "with simulation.spread above 0 any number is drawn",
+    "{simulation: {spread: 0}, decision: {stopping: fixed}, evaluation: {episodes: 51}}": "evaluation.episodes: "
+    "LIBERO's benchmark has 50 initial states a task, not 51; with simulation.spread above 0 any number is drawn",
     # numbers out of range
     "training: {steps: -5}": "training.steps: Input should be greater than 0, not -5",
     "training: {steps: 0}": "training.steps: Input should be greater than 0, not 0",

@@ -120,10 +120,9 @@ class Experiment(Section):
     def _check(self):
         self._check_options()
         self._check_tasks()
-        key = "max_episodes" if self.is_adaptive else "episodes"
         if not self.simulation.spread and self.most_episodes > INIT_STATES_PER_TASK:
             raise ValueError(
-                f"evaluation.{key}: LIBERO's benchmark has {INIT_STATES_PER_TASK} initial states a task, not "
+                f"evaluation.episodes: LIBERO's benchmark has {INIT_STATES_PER_TASK} initial states a task, not "
                 f"{self.most_episodes}; with simulation.spread above 0 any number is drawn"
             )
         if self.budget.gpu_hours is not None and self.scale not in self.costs:
@@ -287,7 +286,10 @@ class Experiment(Section):
     @property
     def most_episodes(self) -> int:
         """The most initial states of a task that an option is evaluated from."""
-        return self.evaluation.max_episodes if self.is_adaptive else self.evaluation.episodes
+        if not self.is_adaptive:
+            return self.evaluation.episodes
+        there_are = self.evaluation.max_episodes if self.simulation.spread else INIT_STATES_PER_TASK
+        return min(self.evaluation.max_episodes, there_are)
 
     def rounds(self) -> int:
         """The most rounds that an option is evaluated for."""

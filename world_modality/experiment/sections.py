@@ -281,7 +281,10 @@ class EvaluationSettings(Section):
         ge=1, le=10_000, description="fixed, anytime: initial states 0 … n-1 of each task, for every option [episodes]"
     )
     max_episodes: int = Field(
-        ge=1, le=10_000, description="adaptive: the most initial states of each task, for any option [episodes]"
+        ge=1,
+        le=10_000,
+        description="adaptive: the most initial states of each task, for any option; LIBERO's benchmark (spread 0) has "
+        "50 [episodes]",
     )
     block_size: int = Field(ge=1, le=10_000, description="initial states evaluated by one job [episodes]")
     blocks_per_round: int = Field(ge=1, le=1_000, description="adaptive: blocks of each task between two looks")

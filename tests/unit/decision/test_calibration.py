@@ -11,7 +11,7 @@ EXPERIMENTS = 150
 
 
 def shares(loss, stopping, world):
-    decision = load_experiment(default_config()).decision.model_copy(update={"stopping": stopping})
+    decision = load_experiment(default_config()).decision.model_copy(update={"stopping": stopping, "margin": 0.1})
     outcomes = list(simulate(world, {"E0": 0.7, "E2": 0.7 - loss}, decision, EXPERIMENTS, seed=1))
     return {name: sum(o.conclusion == name for o in outcomes) for name in ("NON_INFERIOR", "INFERIOR")}, outcomes
 

@@ -25,6 +25,7 @@ PICKUP = {"furthest": None, "stage_steps": {}, "grasp_attempts": 0, "slips": 0, 
 def spec():
     config = default_config()
     config["evaluation"] |= {"episodes": 3, "block_size": 2}
+    config["decision"]["stopping"] = "fixed"
     return load_experiment(config).evaluation_spec("E0")
 
 
@@ -127,6 +128,19 @@ def test_a_missing_block_is_refused(tmp_path, spec, files):
     files["blocks"] = files["blocks"][:1]
     with pytest.raises(ValueError, match="do not hold episodes 0 to 2"):
         collect_evaluation(spec, 0, output=tmp_path / "eval.json", **files)
+
+
+def test_an_option_that_was_settled_early_has_as_many_episodes_as_its_blocks(tmp_path, spec, files):
+    files["blocks"] = files["blocks"][:1]
+    adaptive = spec.model_copy(update={"adaptive": True})
+    collect_evaluation(adaptive, 0, output=tmp_path / "eval.json", **files)
+    assert [e["init_state_id"] for e in read_json(tmp_path / "eval.json")["episodes"]] == [0, 1]
+
+
+def test_a_block_that_is_missing_before_others_is_refused_however_many_there_may_be(tmp_path, spec, files):
+    files["blocks"] = files["blocks"][1:]
+    with pytest.raises(ValueError, match="do not hold episodes 0 to"):
+        collect_evaluation(spec.model_copy(update={"adaptive": True}), 0, output=tmp_path / "eval.json", **files)
 
 
 def test_a_truncated_block_is_refused_with_its_line(files):

@@ -202,3 +202,43 @@ def test_every_key_of_the_default_experiment_has_a_comment_on_its_line():
 @pytest.mark.parametrize(("path", "model"), SCHEMAS.items())
 def test_the_schemas_are_what_the_models_say(path, model):
     assert path.read_text() == schema_text(model), "run scripts/tools/write_schemas.py"
+
+
+# ---- rounds ---------------------------------------------------------------------------------------------------------
+
+
+def rounds(stopping="adaptive", spread=0.08, **evaluation):
+    config = default_config()
+    update_config(config, {"decision": {"stopping": stopping}, "simulation": {"spread": spread}})
+    update_config(config, {"evaluation": evaluation})
+    return load_experiment(config)
+
+
+def test_rounds_end_at_the_cap():
+    experiment = rounds(max_episodes=25, block_size=10)
+    assert experiment.rounds() == 3
+    assert [experiment.episodes(n) for n in (1, 2, 3)] == [10, 20, 25]
+    assert [experiment.blocks(n) for n in (1, 3)] == [[0], [0, 1, 2]]
+    assert experiment.block(2) == range(20, 30)  # whole: raising the cap reruns no block
+
+
+def test_episodes_chosen_beforehand_are_one_round():
+    experiment = rounds("fixed", episodes=25, block_size=10)
+    assert (experiment.rounds(), experiment.episodes(1), experiment.blocks(1)) == (1, 25, [0, 1, 2])
+
+
+def test_the_benchmark_ends_after_its_fifty_states():
+    experiment = rounds(spread=0, block_size=20)
+    assert [experiment.episodes(n) for n in range(1, experiment.rounds() + 1)] == [20, 40, 50]
+    assert experiment.block(2) == range(40, 50)
+
+
+def test_a_look_at_options_that_are_not_compared_is_refused():
+    with pytest.raises(ConfigError, match="S0 is not compared with E2; did you mean S0_E0"):
+        rounds().look_spec("S0", "E2", rounds=1)
+
+
+def test_a_look_has_its_share_of_the_level_of_its_family():
+    experiment = rounds()
+    assert experiment.look_spec("E2", "E0", 1).members == 1
+    assert experiment.look_spec("S0", "E0", 1).members == 2

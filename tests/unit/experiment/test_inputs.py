@@ -60,8 +60,7 @@ def test_a_look_reads_all_rounds_so_far_of_both_options_on_the_pickup_tasks():
 
 @pytest.mark.parametrize(("spread", "files"), [(0, []), (0.05, ["results/init_states/task_0/block_1.parquet"])])
 def test_only_drawn_initial_states_are_files(spread, files):
-    drawn = experiment(simulation={"spread": spread}, evaluation={"max_episodes": 50})
-    assert inputs.init_states(drawn, 0, [1]) == files
+    assert inputs.init_states(experiment(simulation={"spread": spread}), 0, [1]) == files
 
 
 def test_foresight_is_measured_where_episodes_are_held_out_of_options_with_a_prophet():
