@@ -30,6 +30,7 @@ from world_modality.artifacts.files import read_json, text_sha256, tree_sha256
 from world_modality.data.contract import check_features, check_values
 from world_modality.data.videos import check_videos
 from world_modality.errors import InputError
+from world_modality.experiment.suites import check_language
 
 FOLDER_PARTS = ("meta/info.json", "meta/tasks.parquet", "meta/episodes", "data")
 
@@ -38,13 +39,14 @@ def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDat
     """Load a dataset from a folder, or from the hub by its id.
 
     Raises:
-        InputError: `dataset` is not a dataset or cannot be loaded, an instruction is empty or missing, the frames do
-            not match the episodes or were not taken at the dataset's fps, or the dataset breaks its `contract` with the
-            simulator and the policy.
+        InputError: `dataset` is not a dataset or cannot be loaded, an instruction is empty or missing, none is one of
+            LIBERO's, the frames do not match the episodes or were not taken at the dataset's fps, or the dataset breaks
+            its `contract` with the simulator and the policy.
     """
     loaded = _load(dataset, revision)
     episode_bounds(loaded)
     _check_frames(loaded)
+    check_language(loaded.repo_id, demonstrated(loaded))
     check_values(loaded)
     check_videos(loaded)
     return loaded
@@ -151,6 +153,13 @@ def instructions(dataset: LeRobotDataset) -> dict[int, str]:
         if not instruction.strip():
             raise InputError(f"{dataset.repo_id}: task {number} has an empty instruction")
     return by_index
+
+
+def demonstrated(dataset: LeRobotDataset) -> list[str]:
+    """The instructions of the tasks that the dataset has frames of."""
+    tasks = dataset.hf_dataset.select_columns(["task_index"]).with_format("numpy")[:]["task_index"]
+    by_index = instructions(dataset)
+    return [by_index[task] for task in np.unique(tasks).tolist()]
 
 
 def check_image_key(dataset: LeRobotDataset, image_key: str) -> None:

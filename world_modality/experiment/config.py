@@ -200,6 +200,9 @@ class Experiment(Section):
                     self.check_task(task)
                 except ConfigError as error:
                     raise ValueError(f"{key}: {error}") from None
+        for task in self.evaluation.tasks if self.demonstrations.source == "simulate" else ():
+            if task not in self.demonstrations.tasks:
+                raise ValueError(f"evaluation.tasks: task {task} is not in demonstrations.tasks: no policy learns it")
         for task in self.decision.pickup_tasks:
             if task not in self.evaluation.tasks:
                 raise ValueError(f"decision.pickup_tasks: task {task} is not in evaluation.tasks")

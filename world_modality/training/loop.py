@@ -44,6 +44,7 @@ from world_modality.artifacts.sources import source_code
 from world_modality.data.dataset import (
     check_image_key,
     dataset_fingerprint,
+    demonstrated,
     episode_bounds,
     load_dataset,
     split_episodes,
@@ -136,7 +137,7 @@ def train(
         policy.attach_latents(latents)
     frames = FrameBatches(dataset, config.chunk_size, running.cache_frames)
 
-    made_from = _made_from(spec, inputs, fingerprint, seed)
+    made_from = _made_from(spec, inputs, fingerprint, seed) | {"instructions": demonstrated(dataset)}
     key = json.dumps([made_from, source_code("world_modality/train_llm_vla.py")], sort_keys=True)
     state = training_dir / f"{spec.option}_seed_{seed}_{text_sha256(key)[:16]}" / "state.pt"
     set_seed(seed)

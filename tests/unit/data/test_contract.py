@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from tests.unit.conftest import FPS, FRONT, SIZE, VECTOR_FEATURES, draw_vectors
+from tests.unit.conftest import FPS, FRONT, INSTRUCTIONS, SIZE, VECTOR_FEATURES, draw_vectors
 from world_modality.data.dataset import CameraFrames, load_dataset
 from world_modality.errors import InputError
 
@@ -40,6 +40,11 @@ def edit_rows(dataset, key, change):
     pq.write_table(table, path)
     ours = {"mean": values.mean(axis=0).tolist(), "std": values.std(axis=0).tolist()}
     edit_json(dataset / "meta/stats.json", lambda stats: stats[key].update(ours))
+
+
+def edit_instructions(dataset, change):
+    tasks = pd.read_parquet(dataset / "meta/tasks.parquet")
+    tasks.rename(index=change).to_parquet(dataset / "meta/tasks.parquet")
 
 
 def statistics(change):
@@ -130,6 +135,10 @@ REFUSED = {
         ),
         r"has the cameras .*observation\.images\.top; the simulator renders two",
     ),
+    "instructions that no suite has to the letter": (
+        lambda dataset: edit_instructions(dataset, lambda said: f"{said}."),
+        r"its instructions, '(.*)\.', '.*\.', are none of LIBERO's, to the letter; the one closest to '\1\.' is '\1'$",
+    ),
     "instructions in a column": (
         lambda dataset: pd.read_parquet(dataset / "meta/tasks.parquet").reset_index().to_parquet(
             dataset / "meta/tasks.parquet"
@@ -169,7 +178,7 @@ def filmed(tmp_path_factory):
     for _ in range(3):
         for _ in range(12):
             image = draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-            dataset.add_frame(draw_vectors(draw) | {FRONT: image, "task": "move"})
+            dataset.add_frame(draw_vectors(draw) | {FRONT: image, "task": INSTRUCTIONS[0]})
         dataset.save_episode()
     dataset.finalize()
     return root
