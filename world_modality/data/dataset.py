@@ -14,6 +14,7 @@ Non-obvious behaviours of LeRobotDataset:
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,8 +103,27 @@ def _check_files(meta: LeRobotDatasetMetadata) -> None:
 @contextlib.contextmanager
 def _copies_by_content(folder: Path) -> Iterator[None]:
     """Let `datasets` keep its Arrow copies of a dataset in a folder named by the content of the data."""
+    with _copies_in(Path(datasets.config.HF_DATASETS_CACHE) / f"content_{tree_sha256(folder / 'data')[:16]}"):
+        yield
+
+
+@contextlib.contextmanager
+def passing_copies() -> Iterator[None]:
+    """Remove at the end the Arrow copies of what is opened within: no job will open it under the same path again."""
+    usual = Path(datasets.config.HF_DATASETS_CACHE)
+    usual.mkdir(parents=True, exist_ok=True)
+    # NFS keeps a file that is still open under another name; it vanishes when the program ends.
+    with (
+        tempfile.TemporaryDirectory(dir=usual, prefix="passing_", ignore_cleanup_errors=True) as folder,
+        _copies_in(Path(folder)),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _copies_in(folder: Path) -> Iterator[None]:
     usual = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = Path(usual) / f"content_{tree_sha256(folder / 'data')[:16]}"
+    datasets.config.HF_DATASETS_CACHE = folder
     try:
         yield
     finally:
