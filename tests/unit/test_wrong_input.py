@@ -445,6 +445,19 @@ TRAIN_CASES = {
         {"dataset": dataset_with_tasks("go"), "latents": latents()},
         "episode 1 is of task 1, which has no instruction",
     ),
+    "a task to be evaluated that was not demonstrated": (
+        {"suite": "libero_spatial", "evaluated": [0, 2]},
+        "dataset: no demonstration of libero_spatial task 2, 'pick up the black bowl from table center and place it on",
+    ),
+    "tasks of no suite": ({"evaluated": [0]}, "no LIBERO suite None; valid: libero_spatial, libero_object, libero_g"),
+    "a task that the suite lacks": (
+        {"suite": "libero_spatial", "evaluated": [10]},
+        "libero_spatial has tasks 0 to 9, not 10",
+    ),
+    "tasks of another suite": (
+        {"suite": "libero_goal", "evaluated": [0]},
+        "dataset: no demonstration of libero_goal task 0, 'open the middle drawer of the cabinet' to the letter; the",
+    ),
     "a camera the dataset lacks": (
         {"spec": spec_with("image_keys", front=TOP), "image_key": [TOP]},
         f"{TOP}: the dataset has no such camera; valid: {FRONT}, {WRIST}",

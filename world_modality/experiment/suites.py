@@ -50,13 +50,17 @@ def check_language(name: str, demonstrated: Collection[str]) -> None:
         )
 
 
-def check_demonstrated(name: str, demonstrated: Collection[str], suite: str, tasks: Iterable[int]) -> None:
+def check_demonstrated(name: str, demonstrated: Collection[str], suite: str | None, tasks: Iterable[int]) -> None:
     """Check that the instructions of some tasks of a suite, which will be evaluated, were demonstrated.
 
     Raises:
-        InputError: one was not; names the closest that was.
+        InputError: one was not (names the closest that was); or there is no such suite or task.
     """
     for task in tasks:
+        if suite not in SUITE_SIZES:
+            raise InputError(f"no LIBERO suite {suite!r}; valid: {', '.join(SUITE_SIZES)}")
+        if not 0 <= task < SUITE_SIZES[suite]:
+            raise InputError(f"{suite} has tasks 0 to {SUITE_SIZES[suite] - 1}, not {task}")
         said = suite_instructions(suite)[task]
         if said not in demonstrated:
             raise InputError(
