@@ -41,6 +41,13 @@ def flags(**values):
     return " ".join(f"--{name} {text}" for name, text in words.items() if text)
 
 
+def published_demonstrations():
+    """The hub's repository of the demonstrations, for the shell; nothing if they are recorded."""
+    if experiment.demonstrations.source != "hub":
+        return ""
+    return shlex.quote(experiment.fetched("demonstrations").model_dump_json())
+
+
 def scheduled_options():
     """Options that the plan chose for the branch of the tree; a job that asks for them waits for the checkpoint."""
     verdict = read_json(checkpoints.judge_pickup.get().output.verdict)

@@ -13,7 +13,12 @@ rule check_simulating_node:
         mem_mb=growing(4000),
         runtime=growing(10),
     params:
-        flags=flags(device=experiment.device, disk=experiment.disk_gb()),
+        flags=flags(
+            device=experiment.device,
+            disk=experiment.disk_gb(),
+            dataset=paths.DATASET,
+            repository=published_demonstrations(),
+        ),
         simulation=experiment.simulation.model_dump_json(),
     message:
         "Check a node that simulates"
@@ -23,7 +28,7 @@ rule check_simulating_node:
 
 
 rule check_plain_node:
-    """Check a node for the other rules, which need no GPU."""
+    """Check a node for the other rules, which need no GPU; and the demonstrations, if they are there already."""
     output:
         temp(paths.preflight("plain")),
     log:
@@ -32,9 +37,16 @@ rule check_plain_node:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=growing(4000),
-        runtime=growing(10),
+        runtime=growing(60),  # the demonstrations of full scale are tens of GB, and are read whole
     params:
-        flags=flags(device="cpu", disk=experiment.disk_gb()),
+        flags=flags(
+            device="cpu",
+            disk=experiment.disk_gb(),
+            dataset=paths.DATASET,
+            repository=published_demonstrations(),
+            suite=experiment.simulation.suite,
+            evaluated=experiment.evaluation.tasks,
+        ),
     message:
         "Check a node that does not simulate"
     shell:

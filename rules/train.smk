@@ -43,6 +43,9 @@ rule train_policy:
         save_every=experiment.training.save_every,
         cache_frames=int(experiment.training.cache_frames),
         loader_workers=experiment.training.loader_workers,
+        # What will be evaluated must have been demonstrated, but does not change what is trained.
+        suite=experiment.simulation.suite,
+        evaluated=" ".join(map(str, experiment.evaluation.tasks)),
     params:
         spec=lambda wildcards: experiment.train_spec(wildcards.option).model_dump_json(),
         flags=lambda wildcards: flags(
@@ -64,7 +67,8 @@ rule train_policy:
     shell:
         "python -m world_modality.train_llm_vla --dataset {input.dataset} --vlm {input.vlm} {params.flags}"
         " --save_every {resources.save_every} --cache_frames {resources.cache_frames}"
-        " --loader_workers {resources.loader_workers} --spec {params.spec:q} --seed {wildcards.seed}"
+        " --loader_workers {resources.loader_workers} --suite {resources.suite} --evaluated {resources.evaluated}"
+        " --spec {params.spec:q} --seed {wildcards.seed}"
         f" --training_dir {paths.TRAINING_STATES} --output {{output}}"
         " 2>&1 | tee {log}"
 

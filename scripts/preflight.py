@@ -1,17 +1,33 @@
-"""Check that this machine can do a job of the experiment: GPU, rendering, memory, disk, processors.
+"""Check that this machine can do a job of the experiment: GPU, rendering, memory, disk, processors, demonstrations.
 
-Reads the machine; prints one line per check. If no check failed it writes these lines to a file, otherwise it fails.
+Reads the machine, and the demonstrations if they have been placed or fetched; prints one line per check. If no check
+failed it writes these lines to a file, otherwise it fails.
 """
 
 import argparse
 import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+from datasets.config import HF_DATASETS_CACHE
+
 from world_modality.artifacts.files import atomic_path
-from world_modality.experiment.sections import Simulation
+from world_modality.data.dataset import passing_copies
+from world_modality.data.hub import cached
+from world_modality.experiment.sections import Repository, Simulation
 from world_modality.experiment.specs import spec_argument
-from world_modality.preflight import check_disk, check_gpu, check_memory, check_processors, check_rendering, inspect
+from world_modality.experiment.suites import SUITE_SIZES
+from world_modality.preflight import (
+    check_demonstrations,
+    check_disk,
+    check_gpu,
+    check_memory,
+    check_processors,
+    check_rendering,
+    copies_gb,
+    inspect,
+)
 from world_modality.program import run, whole_number
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -21,19 +37,41 @@ parser.add_argument("--memory", type=whole_number(1), required=True, help="memor
 parser.add_argument("--processors", type=whole_number(1), required=True, help="processors that the job asks for")
 parser.add_argument("--folder", type=Path, default=Path("results"), help="where the artifacts go (results)")
 parser.add_argument("--disk", type=whole_number(0), required=True, help="disk space that they need [GB]")
+parser.add_argument("--dataset", type=Path, default=Path("results/dataset"), help="where they go (results/dataset)")
+parser.add_argument("--repository", type=spec_argument(Repository), help="what they are on the hub (JSON) (not there)")
+parser.add_argument("--suite", choices=tuple(SUITE_SIZES), help="what they must show tasks of (does not open them)")
+parser.add_argument("--evaluated", type=whole_number(0), nargs="*", default=[], help="the tasks they must show (none)")
 parser.add_argument("--output", type=Path, required=True, help="text file to write")
+
+
+def find_demonstrations(asked: argparse.Namespace) -> Path | None:
+    """The demonstrations as an artifact, or else as they were fetched."""
+    if asked.dataset.is_dir():
+        return asked.dataset
+    return cached(asked.repository) if asked.repository else None
+
+
+def check_found(asked: argparse.Namespace, found: Path | None) -> str:
+    if found is None:
+        return "not there yet; the first job that opens them checks them"
+    with nullcontext() if found == asked.dataset else passing_copies():
+        return check_demonstrations(found, asked.suite, asked.evaluated)
 
 
 def main() -> None:
     asked = parser.parse_args()
+    found = find_demonstrations(asked)
+    room = {asked.folder: asked.disk} | ({Path(HF_DATASETS_CACHE): copies_gb(found)} if found else {})
     checks = {"GPU": check_gpu} if asked.device == "cuda" else {}
     if asked.simulation:
         checks["rendering"] = lambda: check_rendering(asked.simulation)
     checks |= {
         "memory": lambda: check_memory(asked.memory),
-        "disk": lambda: check_disk(asked.folder, asked.disk),
+        "disk": lambda: check_disk(room),
         "processors": lambda: check_processors(asked.processors),
     }
+    if asked.suite:
+        checks["demonstrations"] = lambda: check_found(asked, found)
     wrong, lines = 0, []
     for name, well, text in inspect(checks):
         lines.append(f"{socket.gethostname()}  {'ok   ' if well else 'WRONG'}  {name}: {text}")

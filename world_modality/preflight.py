@@ -1,4 +1,4 @@
-"""Checks whether a machine can do what a job of the experiment will ask of it, in a minute, before hours are spent.
+"""Checks whether a machine can do what a job of the experiment will ask of it, before hours are spent.
 
 Every check reports in one line what it found. A failed check says what to do about it, and does not stop the others.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from world_modality.data.dataset import demonstrated, load_dataset
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Simulation
+from world_modality.experiment.suites import check_demonstrated
 
 MEBIBYTE = 2**20
 CGROUPS = ("/sys/fs/cgroup{path}/memory.max", "/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")  # version 2, 1
@@ -98,22 +100,54 @@ def _cgroup_limit_mb() -> int | None:
     return None
 
 
-def check_disk(folder: Path, wanted_gb: int) -> str:
-    """Check that there is room for the results, and that a file can be written and renamed.
+def check_disk(wanted_gb: dict[Path, int]) -> str:
+    """Check that there is room for what each folder will hold, and that a file can be written and renamed there.
+
+    Args:
+        wanted_gb: by folder; folders on the same file system share its room.
 
     Raises:
         InputError: there is less room.
     """
+    systems: dict[int, list[Path]] = {}
+    for folder in wanted_gb:
+        _try_to_write(folder)
+        systems.setdefault(folder.stat().st_dev, []).append(folder)
+    texts = []
+    for folders in systems.values():
+        free, wanted = shutil.disk_usage(folders[0]).free // 10**9, sum(wanted_gb[folder] for folder in folders)
+        names = " and ".join(str(folder.resolve()) for folder in folders)
+        texts.append(f"{free} GB free in {names}, {wanted} GB are needed")
+        if free < wanted:
+            raise InputError(
+                f"{texts[-1]}; Snakemake's --directory puts the results elsewhere, HF_DATASETS_CACHE the Arrow copies"
+            )
+    return "; ".join(texts)
+
+
+def _try_to_write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".preflight.{os.getpid()}"
     probe.write_bytes(b"x")
     os.replace(probe, probe.with_suffix(".renamed"))
     probe.with_suffix(".renamed").unlink()
-    free = shutil.disk_usage(folder).free // 10**9
-    text = f"{free} GB free in {folder.resolve()}, {wanted_gb} GB are needed"
-    if free < wanted_gb:
-        raise InputError(f"{text}; Snakemake's --directory puts the results elsewhere")
-    return text
+
+
+def copies_gb(dataset: Path) -> int:
+    """The room for the Arrow copy that `datasets` makes of a dataset when it is opened: about that of the data."""
+    return -(-sum(path.stat().st_size for path in (dataset / "data").rglob("*.parquet")) // 10**9)
+
+
+def check_demonstrations(dataset: Path, suite: str, tasks: Sequence[int]) -> str:
+    """Check that the demonstrations are what the simulator and the policy expect, and show the tasks to be evaluated.
+
+    Raises:
+        InputError: as `load_dataset`; or a task was not demonstrated.
+    """
+    loaded = load_dataset(dataset)
+    instructions = demonstrated(loaded)
+    check_demonstrated(loaded.repo_id, instructions, suite, tasks)
+    return f"{loaded.num_episodes} episodes, {loaded.num_frames} frames, {len(instructions)} tasks in {dataset}"
 
 
 def check_processors(wanted: int) -> str:

@@ -49,7 +49,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=seed, required=True, help="seeds the weights, the data order and the flow noise")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--training_dir", type=Path, help="folder of trainings in progress (next to the output)")
-    for field in dataclasses.fields(Running):
+    parser.add_argument("--suite", help="whose tasks will be evaluated; changes no weights")
+    tasks = "tasks that will be evaluated, to check that they were demonstrated (none)"
+    parser.add_argument("--evaluated", type=whole_number(0), nargs="*", default=[], help=tasks)
+    for field in (field for field in dataclasses.fields(Running) if isinstance(field.default, int)):
         text = f"how it runs, not what it makes ({field.default})"
         number = whole_number(1 if field.name == "save_every" else 0)
         parser.add_argument(f"--{field.name}", type=number, default=field.default, help=text)

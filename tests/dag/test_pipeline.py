@@ -54,6 +54,11 @@ def test_an_option_with_checkpoint_of_trains_nothing_and_is_evaluated(fresh):
     assert evaluated == {"E0", "E2", "E2-zero", "S0"}
 
 
+def test_a_training_is_told_which_tasks_will_be_evaluated(tmp_path):
+    run = snakemake(tmp_path, "-n", "-p", "--config", 'evaluation={"tasks": [1, 0]}', "--", "results/ckpt_E0/seed_0")
+    assert " --suite libero_spatial --evaluated 1 0 " in run.stdout
+
+
 def test_each_task_is_recorded_by_its_own_job(fresh):
     assert outputs(fresh, "record_demonstrations") == {f"results/demonstrations/task_{t}" for t in (0, 1)}
 

@@ -137,6 +137,7 @@ KEYS = {
     "evaluation.tasks": (
         [0, 1, 2],
         evaluated("*", 2) | {"init_states/task_2/*", "attention_rollout_*"} | FAIRNESS | DECISION,
+        {"demonstrations": {"tasks": [0, 1, 2]}},
     ),
     "evaluation.episodes": (  # old blocks stay
         30,

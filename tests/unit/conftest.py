@@ -9,6 +9,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from world_modality.artifacts.provenance import making
 from world_modality.data.dataset import load_dataset
 from world_modality.experiment.config import default_config, load_experiment
+from world_modality.experiment.suites import suite_instructions
 from world_modality.latents.backbones import build_small_encoder, build_small_vlm
 from world_modality.latents.encoder import VideoEncoder, encode_dataset
 from world_modality.training.loop import TrainInputs
@@ -16,6 +17,7 @@ from world_modality.training.loop import TrainInputs
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
 SIZE, CHUNK, FPS = 32, 4, 20
 LENGTHS = (1, 5, 9)
+INSTRUCTIONS = suite_instructions("libero_spatial")
 VECTORS = {"observation.state": 8, "action": 7}
 VECTOR_FEATURES = {key: {"dtype": "float32", "shape": (n,), "names": [key]} for key, n in VECTORS.items()}
 
@@ -49,7 +51,7 @@ def folder(experiment, tmp_path_factory):
     for episode, length in enumerate(LENGTHS):
         for _ in range(length):
             frame = {key: draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for key in (FRONT, WRIST)}
-            dataset.add_frame(frame | draw_vectors(draw) | {"task": f"task {episode % 2}"})
+            dataset.add_frame(frame | draw_vectors(draw) | {"task": INSTRUCTIONS[episode % 2]})
         dataset.save_episode()
     dataset.finalize()
     build_small_encoder(experiment.encoder, folder / "encoder")

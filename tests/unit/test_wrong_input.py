@@ -43,6 +43,7 @@ OVERLAYS = {
     "evaluation: {tasks: [0, 1, 10]}": "evaluation.tasks: libero_spatial has tasks 0 to 9, not 10",
     "decision: {pickup_tasks: [10]}": "decision.pickup_tasks: libero_spatial has tasks 0 to 9, not 10",
     "decision: {pickup_tasks: [-1]}": "decision.pickup_tasks.0: Input should be greater than or equal to 0, not -1",
+    "evaluation: {tasks: [0, 1, 5]}": "evaluation.tasks: task 5 is not in demonstrations.tasks: no policy learns it",
     "decision: {pickup_tasks: [5]}": "decision.pickup_tasks: task 5 is not in evaluation.tasks",
     "{simulation: {spread: 0}, decision: {stopping: fixed}, evaluation: {episodes: 51}}": "evaluation.episodes: "
     "LIBERO's benchmark has 50 initial states a task, not 51; with simulation.spread above 0 any number is drawn",
@@ -446,6 +447,19 @@ TRAIN_CASES = {
         {"dataset": dataset_with_tasks("go"), "latents": latents()},
         "episode 1 is of task 1, which has no instruction",
     ),
+    "a task to be evaluated that was not demonstrated": (
+        {"suite": "libero_spatial", "evaluated": [0, 2]},
+        "dataset: no demonstration of libero_spatial task 2, 'pick up the black bowl from table center and place it on",
+    ),
+    "tasks of no suite": ({"evaluated": [0]}, "no LIBERO suite None; valid: libero_spatial, libero_object, libero_g"),
+    "a task that the suite lacks": (
+        {"suite": "libero_spatial", "evaluated": [10]},
+        "libero_spatial has tasks 0 to 9, not 10",
+    ),
+    "tasks of another suite": (
+        {"suite": "libero_goal", "evaluated": [0]},
+        "dataset: no demonstration of libero_goal task 0, 'open the middle drawer of the cabinet' to the letter; the",
+    ),
     "a camera the dataset lacks": (
         {"spec": spec_with("image_keys", front=TOP), "image_key": [TOP]},
         f"{TOP}: the dataset has no such camera; valid: {FRONT}, {WRIST}",
@@ -540,10 +554,26 @@ def rollout_of(option, **protocol):
     return change
 
 
+def trained_on(*instructions):
+    def change(checkpoint):
+        content = json.loads((checkpoint / "training.json").read_text())
+        (checkpoint / "training.json").write_text(json.dumps(content | {"instructions": instructions}))
+
+    return checkpoint(change, new_record=True)
+
+
 EVALUATE_CASES = {
     "task 10": ({"task": 10}, "libero_spatial has tasks 0 to 9, not 10"),
     "a negative task": ({"task": -1}, "libero_spatial has tasks 0 to 9, not -1"),
     "initial states beyond the last": ({"first": 45}, "task 0: no initial state 50; there are 0 to 49"),
+    "a task that was not demonstrated": (
+        {"task": 2},
+        "checkpoint: no demonstration of libero_spatial task 2, 'pick up the black bowl from table center and place it",
+    ),
+    "demonstrations in other words": (
+        {"checkpoint": trained_on("Pick up the black bowl next to the ramekin", "Put it on the plate.")},
+        "spoiled_checkpoint: no demonstration of libero_spatial task 0, 'pick up the black bowl between the plate and",
+    ),
     "an initial state before the first": ({"first": -1}, "argument --first: -1 is not a whole number from 0"),
     "no initial state": ({"count": 0}, "argument --count: 0 is not a whole number from 1"),
     "a checkpoint that is missing": (

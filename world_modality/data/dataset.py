@@ -14,6 +14,7 @@ Non-obvious behaviours of LeRobotDataset:
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from world_modality.artifacts.files import read_json, text_sha256, tree_sha256
 from world_modality.data.contract import check_features, check_values
 from world_modality.data.videos import check_videos
 from world_modality.errors import InputError
+from world_modality.experiment.suites import check_language
 
 FOLDER_PARTS = ("meta/info.json", "meta/tasks.parquet", "meta/episodes", "data")
 
@@ -38,15 +40,17 @@ def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDat
     """Load a dataset from a folder, or from the hub by its id.
 
     Raises:
-        InputError: `dataset` is not a dataset or cannot be loaded, an instruction is empty or missing, the frames do
-            not match the episodes or were not taken at the dataset's fps, or the dataset breaks its `contract` with the
-            simulator and the policy.
+        InputError: `dataset` is not a dataset or cannot be loaded, an instruction is empty or missing, none is one of
+            LIBERO's, the frames do not match the episodes, were not taken at the dataset's fps or cannot be decoded, or
+            the dataset breaks its `contract` with the simulator and the policy.
     """
     loaded = _load(dataset, revision)
     episode_bounds(loaded)
     _check_frames(loaded)
+    check_language(loaded.repo_id, demonstrated(loaded))
     check_values(loaded)
     check_videos(loaded)
+    _check_decoding(loaded)
     return loaded
 
 
@@ -99,8 +103,27 @@ def _check_files(meta: LeRobotDatasetMetadata) -> None:
 @contextlib.contextmanager
 def _copies_by_content(folder: Path) -> Iterator[None]:
     """Let `datasets` keep its Arrow copies of a dataset in a folder named by the content of the data."""
+    with _copies_in(Path(datasets.config.HF_DATASETS_CACHE) / f"content_{tree_sha256(folder / 'data')[:16]}"):
+        yield
+
+
+@contextlib.contextmanager
+def passing_copies() -> Iterator[None]:
+    """Remove at the end the Arrow copies of what is opened within: no job will open it under the same path again."""
+    usual = Path(datasets.config.HF_DATASETS_CACHE)
+    usual.mkdir(parents=True, exist_ok=True)
+    # NFS keeps a file that is still open under another name; it vanishes when the program ends.
+    with (
+        tempfile.TemporaryDirectory(dir=usual, prefix="passing_", ignore_cleanup_errors=True) as folder,
+        _copies_in(Path(folder)),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _copies_in(folder: Path) -> Iterator[None]:
     usual = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = Path(usual) / f"content_{tree_sha256(folder / 'data')[:16]}"
+    datasets.config.HF_DATASETS_CACHE = folder
     try:
         yield
     finally:
@@ -127,6 +150,20 @@ def _check_frames(dataset: LeRobotDataset) -> None:
         )
 
 
+def _check_decoding(dataset: LeRobotDataset) -> None:
+    """Decode the ends of the first, the middle and the last episode, so that a damaged file is found at once.
+
+    PyAV decodes the videos: it leaves no file open, whose position a loader's workers would share.
+    """
+    bounds = episode_bounds(dataset)
+    for key in dataset.meta.camera_keys:
+        frames = CameraFrames(dataset, key, video_backend="pyav")
+        for episode in sorted({0, len(bounds) // 2, len(bounds) - 1}):
+            start, end = bounds[episode]
+            for row in sorted({start, end - 1}):
+                frames.frames([row])
+
+
 def dataset_fingerprint(dataset: LeRobotDataset) -> str:
     """Hash of a dataset's data, videos and metadata; where and when it was written does not matter."""
     parts = [f"{name} {tree_sha256(dataset.root / name)}" for name in ("data", "meta", "videos")]
@@ -151,6 +188,13 @@ def instructions(dataset: LeRobotDataset) -> dict[int, str]:
         if not instruction.strip():
             raise InputError(f"{dataset.repo_id}: task {number} has an empty instruction")
     return by_index
+
+
+def demonstrated(dataset: LeRobotDataset) -> list[str]:
+    """The instructions of the tasks that the dataset has frames of."""
+    tasks = dataset.hf_dataset.select_columns(["task_index"]).with_format("numpy")[:]["task_index"]
+    by_index = instructions(dataset)
+    return [by_index[task] for task in np.unique(tasks).tolist()]
 
 
 def check_image_key(dataset: LeRobotDataset, image_key: str) -> None:
@@ -198,11 +242,15 @@ def split_episodes(dataset: LeRobotDataset, held_out_per_task: int) -> tuple[lis
 
 
 class CameraFrames:
-    """One camera's frames, decoded on demand."""
+    """One camera's frames, decoded on demand.
 
-    def __init__(self, dataset: LeRobotDataset, image_key: str):
+    Args:
+        video_backend: LeRobot's name of what decodes videos; None: the fastest, which keeps its files open.
+    """
+
+    def __init__(self, dataset: LeRobotDataset, image_key: str, video_backend: str | None = None):
         check_image_key(dataset, image_key)
-        self._dataset, self._key = dataset, image_key
+        self._dataset, self._key, self._video_backend = dataset, image_key, video_backend
         self._is_video = image_key in dataset.meta.video_keys
         column = "timestamp" if self._is_video else image_key
         self._rows = dataset.hf_dataset.select_columns([column]).with_format("numpy" if self._is_video else None)
@@ -225,8 +273,9 @@ class CameraFrames:
         except (OSError, RuntimeError, ValueError, AssertionError, FrameTimestampError) as error:
             episode = self._episode_of(rows[0])
             first, last = (row - int(self._starts[episode]) for row in (rows[0], rows[-1]))
+            which = f"frame {first}" if first == last else f"frames {first} to {last}"
             raise InputError(
-                f"{self._dataset.repo_id}: {self._key}: frames {first} to {last} of episode {episode} cannot be "
+                f"{self._dataset.repo_id}: {self._key}: {which} of episode {episode} cannot be "
                 f"decoded ({str(error).strip().partition(chr(10))[0]})"
             ) from error
 
@@ -243,4 +292,4 @@ class CameraFrames:
         offset = meta.episodes[episode][f"videos/{self._key}/from_timestamp"]
         path = self._dataset.root / meta.get_video_file_path(episode, self._key)
         timestamps = [float(self._rows[row]["timestamp"]) + offset for row in rows]
-        return decode_video_frames(path, timestamps, self._dataset.tolerance_s, return_uint8=True)
+        return decode_video_frames(path, timestamps, self._dataset.tolerance_s, self._video_backend, return_uint8=True)

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from httpx import HTTPError
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import IncompleteSnapshotError
+from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
 from world_modality.artifacts.files import atomic_path, read_json, write_json
@@ -70,6 +70,14 @@ def _snapshot(repository: Repository, **how: bool) -> Path:
     patterns = list(repository.files) or None
     kind, name, revision = repository.kind, repository.repo_id, repository.revision
     return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=patterns, **how))
+
+
+def cached(repository: Repository) -> Path | None:
+    """The cache's folder of a repository's files; None if they have not all been fetched. Never asks the hub."""
+    try:
+        return _snapshot(repository, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
 
 
 def place(repository: Repository, folder: Path) -> None:

@@ -64,7 +64,7 @@ def evaluate_block(
     Raises:
         InputError: there is no such checkpoint, or an initial state is missing.
     """
-    verified = check_checkpoint(checkpoint, spec, train_seed)
+    verified = check_checkpoint(checkpoint, spec, task_id, train_seed)
     if missing := [number for number in block if number not in states]:
         raise InputError(f"task {task_id}: no initial state {missing[0]}; there are {min(states)} to {max(states)}")
     progress = Progress(f"evaluate {spec.option} task {task_id}", len(block), every=0)

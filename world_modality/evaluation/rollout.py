@@ -46,6 +46,7 @@ from world_modality.evaluation.episodes import (
 from world_modality.examination.attention import AttentionRecorder, AttentionSpec
 from world_modality.experiment.seeds import env_seed, memory_seed, noise_seed
 from world_modality.experiment.specs import RolloutSpec
+from world_modality.experiment.suites import check_demonstrated
 from world_modality.latents.encoder import check_device
 from world_modality.simulation.libero import (
     CONTROL_FREQUENCY,
@@ -60,8 +61,9 @@ FILMED_EVERY = 2  # control steps; rendering the frames of a video takes longer 
 FILMS = "films.json"
 
 
-def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> bool:
-    """Refuse a folder that is not a checkpoint, or one trained as another option or with another seed or encoder.
+def check_checkpoint(checkpoint: Path, spec: RolloutSpec, task_id: int, train_seed: int) -> bool:
+    """Refuse a folder that is not a checkpoint, or one trained as another option, with another seed or encoder, or
+    without demonstrations of the task.
 
     Returns:
         True if the encoder's files are those that the checkpoint was trained with; False if the policy uses no encoder,
@@ -81,6 +83,7 @@ def check_checkpoint(checkpoint: Path, spec: RolloutSpec, train_seed: int) -> bo
         raise InputError(
             f"{checkpoint}: trained as option {made[0]} with seed {made[1]}, expected {asked[0]} with seed {asked[1]}"
         )
+    check_demonstrated(str(checkpoint), trained["instructions"], spec.protocol.simulation.suite, [task_id])
     encoder = folders_of(checkpoint).get("encoder")
     if encoder is None or not MEMORIES[spec.memory].sees:
         return False
@@ -264,7 +267,7 @@ def record_videos(
         InputError: there is no such checkpoint, or the blocks are of another option or task.
     """
     rows = read_rows(blocks)
-    verified = check_checkpoint(checkpoint, spec, rows[0]["train_seed"])
+    verified = check_checkpoint(checkpoint, spec, task_id, rows[0]["train_seed"])
     for row in rows:
         if (row["option"], row["task"]) != (spec.option, task_id):
             raise InputError(f"{blocks[0].parent}: holds rollouts of {row['option']} on task {row['task']}")

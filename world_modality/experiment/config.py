@@ -208,6 +208,9 @@ class Experiment(Section):
                     self.check_task(task)
                 except ConfigError as error:
                     raise ValueError(f"{key}: {error}") from None
+        for task in self.evaluation.tasks if self.demonstrations.source == "simulate" else ():
+            if task not in self.demonstrations.tasks:
+                raise ValueError(f"evaluation.tasks: task {task} is not in demonstrations.tasks: no policy learns it")
         for task in self.decision.pickup_tasks:
             if task not in self.evaluation.tasks:
                 raise ValueError(f"decision.pickup_tasks: task {task} is not in evaluation.tasks")
@@ -257,20 +260,24 @@ class Experiment(Section):
         trained = sum(not option.checkpoint_of for option in self.options.values()) * len(self.training.seeds)
         return 2 + trained * (10 if self.policy.source == "hub" else 1)
 
+    def fetched(self, section: str) -> Repository:
+        """What a section takes from the hub, with a commit as its revision once `snakemake fetch` has pinned it."""
+        repository = self.repositories()[section]
+        return repository.model_copy(update={"revision": self.commits.get(repository.name, repository.revision)})
+
     def pinned(self, section: str) -> Repository:
         """What a section takes from the hub, with a commit as its revision.
 
         Raises:
             ConfigError: the section names a branch or a tag that `commits` does not pin.
         """
-        repository = self.repositories()[section]
-        commit = self.commits.get(repository.name, repository.revision)
-        if not is_commit(commit):
+        pinned = self.fetched(section)
+        if not is_commit(pinned.revision):
             raise ConfigError(
-                f"{section}.revision: {repository.name} is pinned to no commit; `snakemake fetch` pins it in "
+                f"{section}.revision: {pinned.name} is pinned to no commit; `snakemake fetch` pins it in "
                 "experiments/commits.yaml"
             )
-        return repository.model_copy(update={"revision": commit})
+        return pinned
 
     def drawn_figures(self) -> list[str]:
         """Names of the figures. Prophet's is drawn only if episodes are held out, because it is measured on those."""

@@ -35,8 +35,8 @@ def require_files(folder: Path, files: Sequence[str] = FILES, kind: str = "a che
 
 
 def read_training(checkpoint: Path) -> dict[str, Any]:
-    """The record of a complete checkpoint's training: `spec`, `seed`, `inputs`, `versions`, `weights_sha256`,
-    `metrics`.
+    """The record of a complete checkpoint's training: `spec`, `seed`, `inputs`, `versions`, `instructions`,
+    `weights_sha256`, `metrics`.
 
     Raises:
         InputError: a file of the checkpoint is missing.

@@ -21,6 +21,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,12 +45,14 @@ from world_modality.artifacts.sources import source_code
 from world_modality.data.dataset import (
     check_image_key,
     dataset_fingerprint,
+    demonstrated,
     episode_bounds,
     load_dataset,
     split_episodes,
 )
 from world_modality.errors import InputError
 from world_modality.experiment.specs import TrainSpec
+from world_modality.experiment.suites import check_demonstrated
 from world_modality.latents.encoder import VideoEncoder, check_device
 from world_modality.latents.table import LatentTable, join_tables
 from world_modality.progress import Progress
@@ -94,6 +97,8 @@ class Running:
     save_every: int = 400  # updates between two saved training states
     cache_frames: bool = True  # keep every decoded image in memory
     loader_workers: int = 0  # processes that load batches in parallel with the training
+    suite: str | None = None  # whose tasks will be evaluated
+    evaluated: Sequence[int] = ()  # the tasks, which must have been demonstrated
 
 
 def train(
@@ -107,14 +112,15 @@ def train(
         the file of its last state; `remove_state` should remove it once the checkpoint has its final name.
 
     Raises:
-        InputError: the latents have another camera, dataset or window than the option asks for; the horizon is longer
-            than every episode; the VLM is not a SmolVLM; the published policy is not the spec's; or the device is not
-            available.
+        InputError: a task to be evaluated was not demonstrated; the latents have another camera, dataset or window than
+            the option asks for; the horizon is longer than every episode; the VLM is not a SmolVLM; the published
+            policy is not the spec's; or the device is not available.
         FloatingPointError: the loss is not finite.
     """
     check_device(spec.device)  # LeRobot would use the CPU instead
     _check_vlm(inputs.vlm)
     dataset = load_dataset(inputs.dataset)
+    check_demonstrated(dataset.repo_id, demonstrated(dataset), running.suite, running.evaluated)
     for key in spec.image_keys.values():
         check_image_key(dataset, key)
     trained, _ = split_episodes(dataset, spec.held_out_per_task)
@@ -136,7 +142,7 @@ def train(
         policy.attach_latents(latents)
     frames = FrameBatches(dataset, config.chunk_size, running.cache_frames)
 
-    made_from = _made_from(spec, inputs, fingerprint, seed)
+    made_from = _made_from(spec, inputs, fingerprint, seed) | {"instructions": demonstrated(dataset)}
     key = json.dumps([made_from, source_code("world_modality/train_llm_vla.py")], sort_keys=True)
     state = training_dir / f"{spec.option}_seed_{seed}_{text_sha256(key)[:16]}" / "state.pt"
     set_seed(seed)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from tests.unit.conftest import FPS, FRONT, SIZE, VECTOR_FEATURES, draw_vectors
+from tests.unit.conftest import FPS, FRONT, INSTRUCTIONS, SIZE, VECTOR_FEATURES, draw_vectors
 from world_modality.data.dataset import CameraFrames, load_dataset
 from world_modality.errors import InputError
 
@@ -40,6 +40,22 @@ def edit_rows(dataset, key, change):
     pq.write_table(table, path)
     ours = {"mean": values.mean(axis=0).tolist(), "std": values.std(axis=0).tolist()}
     edit_json(dataset / "meta/stats.json", lambda stats: stats[key].update(ours))
+
+
+def truncate_image(dataset, row):
+    (path,) = (dataset / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    images = table[FRONT].to_pylist()
+    images[row]["bytes"] = images[row]["bytes"][:100]
+    column = table.schema.get_field_index(FRONT)
+    pq.write_table(
+        table.set_column(column, table.schema.field(FRONT), pa.array(images, table.schema.field(FRONT).type)), path
+    )
+
+
+def edit_instructions(dataset, change):
+    tasks = pd.read_parquet(dataset / "meta/tasks.parquet")
+    tasks.rename(index=change).to_parquet(dataset / "meta/tasks.parquet")
 
 
 def statistics(change):
@@ -130,6 +146,10 @@ REFUSED = {
         ),
         r"has the cameras .*observation\.images\.top; the simulator renders two",
     ),
+    "instructions that no suite has to the letter": (
+        lambda dataset: edit_instructions(dataset, lambda said: f"{said}."),
+        r"its instructions, '(.*)\.', '.*\.', are none of LIBERO's, to the letter; the one closest to '\1\.' is '\1'$",
+    ),
     "instructions in a column": (
         lambda dataset: pd.read_parquet(dataset / "meta/tasks.parquet").reset_index().to_parquet(
             dataset / "meta/tasks.parquet"
@@ -169,7 +189,7 @@ def filmed(tmp_path_factory):
     for _ in range(3):
         for _ in range(12):
             image = draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-            dataset.add_frame(draw_vectors(draw) | {FRONT: image, "task": "move"})
+            dataset.add_frame(draw_vectors(draw) | {FRONT: image, "task": INSTRUCTIONS[0]})
         dataset.save_episode()
     dataset.finalize()
     return root
@@ -195,6 +215,15 @@ def spans(change):
 def rewrite_video(dataset, fps=FPS, frames=36):
     (path,) = dataset.rglob("*.mp4")
     imageio.imwrite(path, np.zeros((frames, SIZE, SIZE, 3), np.uint8), fps=fps, codec="libx264")
+
+
+def lose_the_end_of_the_frames(dataset):
+    """A video whose index is at its beginning, and says of the missing frames where they would be."""
+    (path,) = dataset.rglob("*.mp4")
+    frames = np.random.default_rng(0).integers(0, 256, (36, SIZE, SIZE, 3), dtype=np.uint8)
+    faststart = {"output_params": ["-movflags", "faststart"], "macro_block_size": 1}
+    imageio.imwrite(path, frames, plugin="FFMPEG", fps=FPS, codec="libx264", **faststart)
+    path.write_bytes(path.read_bytes()[: 9 * path.stat().st_size // 10])
 
 
 def truncate_video(dataset):
@@ -224,6 +253,10 @@ MISPLACED = {
         lambda dataset: rewrite_video(dataset, fps=10),
         r"has 10 frames per second, meta/info\.json says 20",
     ),
+    "a file without the end of its frames": (
+        lose_the_end_of_the_frames,
+        rf"{FRONT}: frame 11 of episode 2 cannot be decoded \(",
+    ),
     "a truncated file": (truncate_video, r"file-000\.mp4: no readable video"),
     "a missing file": (
         lambda dataset: next(dataset.rglob("*.mp4")).unlink(),
@@ -243,6 +276,36 @@ def test_episodes_that_are_not_where_the_metadata_say_are_refused(film, what):
     with pytest.raises(InputError, match=message) as refused:
         load_dataset(film)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("frame", [0, 14])
+def test_a_truncated_image_at_either_end_of_the_dataset_is_refused(copy, frame):
+    truncate_image(copy, frame)
+    with pytest.raises(InputError, match=rf"{FRONT}: frame [08] of episode [02] cannot be decoded \(.*truncated"):
+        load_dataset(copy)
+
+
+def test_opening_a_dataset_decodes_a_few_frames_however_many_episodes_it_has(tmp_path, monkeypatch):
+    features = {FRONT: {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}}
+    dataset = LeRobotDataset.create("local/many", FPS, features | VECTOR_FEATURES, tmp_path / "many", use_videos=False)
+    draw, decoded, decode = np.random.default_rng(0), [], CameraFrames.frames
+    for _ in range(9):
+        for _ in range(3):
+            image = np.zeros((SIZE, SIZE, 3), np.uint8)
+            dataset.add_frame(draw_vectors(draw) | {FRONT: image, "task": INSTRUCTIONS[0]})
+        dataset.save_episode()
+    dataset.finalize()
+    monkeypatch.setattr(CameraFrames, "frames", lambda self, rows: decoded.extend(rows) or decode(self, rows))
+    load_dataset(tmp_path / "many")
+    assert decoded == [0, 2, 12, 14, 24, 26]
+
+
+def test_opening_a_dataset_leaves_no_decoder_open(film, monkeypatch):
+    """A loader's workers would share the place that it has in its file."""
+    monkeypatch.setattr(
+        "lerobot.datasets.video_utils.decode_video_frames_torchcodec", lambda *_, **__: pytest.fail("left open")
+    )
+    load_dataset(film)
 
 
 def test_a_frame_that_cannot_be_decoded_is_named(film):
@@ -272,14 +335,7 @@ def test_a_file_replaced_under_its_old_time_is_read_as_it_is_now(copy):
 
 
 def test_a_truncated_image_is_named(copy):
-    (path,) = (copy / "data").rglob("*.parquet")
-    table = pq.read_table(path)
-    images = table[FRONT].to_pylist()
-    images[3]["bytes"] = images[3]["bytes"][:100]
-    column = table.schema.get_field_index(FRONT)
-    pq.write_table(
-        table.set_column(column, table.schema.field(FRONT), pa.array(images, table.schema.field(FRONT).type)), path
-    )
+    truncate_image(copy, 3)
     frames = CameraFrames(load_dataset(copy), FRONT)
     with pytest.raises(InputError, match=rf"{FRONT}: frames 0 to 4 of episode 1 cannot be decoded \(.*truncated"):
         frames.frames(range(1, 6))

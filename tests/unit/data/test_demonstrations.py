@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.unit.conftest import INSTRUCTIONS
 from world_modality.artifacts.files import tree_sha256
 from world_modality.data import demonstrations
 from world_modality.data.dataset import instructions, load_dataset
@@ -33,7 +34,7 @@ class FakeSimulation:
     solved: tuple[int, ...] = ()
 
     def __init__(self, spec, task_id):
-        self.task_description = f"do task {task_id}"
+        self.task_description = INSTRUCTIONS[task_id]
 
     def __enter__(self):
         return self
@@ -92,7 +93,7 @@ def test_failed_attempts_are_dropped_and_counted(fake, monkeypatch, tmp_path):
         (1001, False, 10),
         (1002, True, STEPS),
     ]
-    assert (task["task_id"], task["successes"], task["instruction"]) == (3, 2, "do task 3")
+    assert (task["task_id"], task["successes"], task["instruction"]) == (3, 2, INSTRUCTIONS[3])
 
 
 def test_too_many_failures_are_an_error_that_says_how_many(fake, monkeypatch, tmp_path):
@@ -133,8 +134,8 @@ def test_tasks_are_joined_in_the_order_given_and_the_same_to_the_byte(fake, tmp_
         aggregate_tasks([tmp_path / "task_1", tmp_path / "task_0"], tmp_path / name / "dataset")
     dataset = load_dataset(tmp_path / "once" / "dataset")
     assert dataset.num_episodes == 4
-    assert [dataset[row]["task"] for row in (0, 4 * STEPS - 1)] == ["do task 1", "do task 0"]
-    assert sorted(instructions(dataset).values()) == ["do task 0", "do task 1"]
+    assert [dataset[row]["task"] for row in (0, 4 * STEPS - 1)] == [INSTRUCTIONS[1], INSTRUCTIONS[0]]
+    assert sorted(instructions(dataset).values()) == sorted(INSTRUCTIONS[:2])
     assert [task["task_id"] for task in recording(dataset.root)] == [1, 0]
     assert tree_sha256(tmp_path / "once") == tree_sha256(tmp_path / "again")
 

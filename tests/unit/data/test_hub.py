@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -67,6 +68,20 @@ def test_a_commit_needs_no_pin(hub_cache, commits):
     before = commits.read_text()
     pin([repository(OLD)], commits)
     assert commits.read_text() == before
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_placing_a_dataset_leaves_no_arrow_copy(folder, publish, tmp_path, monkeypatch):
+    """Nobody opens the half-made folder again, and a copy is as large as the data."""
+    dataset = folder / "dataset"
+    files = {str(path.relative_to(dataset)): path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    publish(tmp_path / "hub", "dataset", "me/data", OLD, files)
+    wanted = repository(OLD, "dataset", repo_id="me/data").model_dump_json()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "arrow")
+    monkeypatch.setattr("sys.argv", ["place_repository.py", "--spec", wanted, "--output", str(tmp_path / "dataset")])
+    runpy.run_path("scripts/place_repository.py", run_name="__main__")
+    assert (tmp_path / "dataset/meta/info.json").is_file()
+    assert not list((tmp_path / "arrow").rglob("*.arrow"))
 
 
 def test_a_placed_repository_holds_its_files_and_nothing_of_the_cache(hub_cache, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+from tests.unit.conftest import INSTRUCTIONS
 from world_modality.artifacts.files import write_json
 from world_modality.data import replay
 from world_modality.data.demonstrations import RECORDING, Attempt, RecordingError, add_episode, describe, features
@@ -42,8 +43,8 @@ def record(root, simulations, seeds, failed=()):
                     expected.append([simulation.body_position(body) for body in (BOWL, PLATE)])
                 observation, _ = simulation.step(action)
             if seed not in failed:
-                add_episode(dataset, frames, f"do task {task_id}")
-        tasks.append(describe(task_id, f"do task {task_id}", SPEC, attempts))
+                add_episode(dataset, frames, INSTRUCTIONS[task_id])
+        tasks.append(describe(task_id, INSTRUCTIONS[task_id], SPEC, attempts))
     dataset.finalize()
     write_json(root / RECORDING, {"tasks": tasks})
     return np.array(expected, np.float32)

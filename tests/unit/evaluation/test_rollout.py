@@ -313,5 +313,5 @@ def test_an_encoder_other_than_the_one_trained_with_is_refused_before_anything_i
     copy = shutil.copytree(checkpoints / "E2", tmp_path / "E2")
     write_json(copy / "config.json", read_json(copy / "config.json") | {"world_encoder": str(tmp_path / "other")})
     with pytest.raises(InputError, match=r"other: has content .*, but .*E2 was trained with an encoder of content"):
-        rollout.check_checkpoint(copy, pilot(experiment, checkpoints, "E2", 2).spec, 0)
-    assert not rollout.check_checkpoint(copy, experiment.rollout_spec("E2-zero"), 0)  # which never uses it
+        rollout.check_checkpoint(copy, pilot(experiment, checkpoints, "E2", 2).spec, 0, 0)
+    assert not rollout.check_checkpoint(copy, experiment.rollout_spec("E2-zero"), 0, 0)  # which never uses it

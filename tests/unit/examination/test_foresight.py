@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy
-from tests.unit.conftest import VECTOR_FEATURES, draw_vectors
+from tests.unit.conftest import INSTRUCTIONS, VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.files import write_json
 from world_modality.data.dataset import dataset_fingerprint, load_dataset
 from world_modality.examination.foresight import PREDICTORS, read_foresight
@@ -46,7 +46,7 @@ def dataset(tmp_path_factory):
     draw = np.random.default_rng(0)
     for task, length in zip(TASKS, LENGTHS, strict=True):
         for _ in range(length):
-            made.add_frame(draw_vectors(draw) | {"task": f"task {task}"})
+            made.add_frame(draw_vectors(draw) | {"task": INSTRUCTIONS[task]})
         made.save_episode()
     made.finalize()
     return load_dataset(folder)

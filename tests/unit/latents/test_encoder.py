@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 from safetensors.torch import save_file
 from transformers import AutoVideoProcessor, LlamaConfig, VJEPA2Config, VJEPA2Model
 
-from tests.unit.conftest import VECTOR_FEATURES, draw_vectors
+from tests.unit.conftest import INSTRUCTIONS, VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.records import content_sha256
 from world_modality.data.dataset import CameraFrames, check_image_key, dataset_fingerprint
 from world_modality.errors import InputError
@@ -56,7 +56,7 @@ def create_dataset(root: Path, use_videos: bool) -> LeRobotDataset:
     for episode in range(len(LENGTHS)):
         for image in moving_images(episode):
             frame = {KEY: image, "observation.images.image2": 255 - image} | draw_vectors(draw)
-            dataset.add_frame(frame | {"task": f"task {episode % 2}"})
+            dataset.add_frame(frame | {"task": INSTRUCTIONS[episode % 2]})
         dataset.save_episode()
     dataset.finalize()
     return LeRobotDataset("moving", root=root)

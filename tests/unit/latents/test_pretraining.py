@@ -11,7 +11,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch.nn import functional
 from transformers import VJEPA2Model
 
-from tests.unit.conftest import VECTOR_FEATURES, draw_vectors
+from tests.unit.conftest import INSTRUCTIONS, VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.files import tree_sha256
 from world_modality.artifacts.provenance import read_provenance
 from world_modality.data.dataset import CameraFrames, episode_bounds, load_dataset
@@ -53,7 +53,7 @@ def root(experiment, tmp_path_factory):
             frame = np.full((SIZE, SIZE, 3), 40, np.uint8)
             frame[y : y + 16, x + 2 * t : x + 2 * t + 16] = 220
             images = {KEYS[0]: frame, KEYS[1]: frame[::-1].copy()}
-            dataset.add_frame(images | draw_vectors(draw) | {"task": f"task {episode % 2}"})
+            dataset.add_frame(images | draw_vectors(draw) | {"task": INSTRUCTIONS[episode % 2]})
         dataset.save_episode()
     dataset.finalize()
     sizes = {"image_size": SIZE, "patch_size": PATCH, "hidden_size": 48, "layers": 2}

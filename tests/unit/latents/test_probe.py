@@ -10,7 +10,7 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from tests.unit.conftest import VECTOR_FEATURES, draw_vectors
+from tests.unit.conftest import INSTRUCTIONS, VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.files import write_json
 from world_modality.artifacts.records import read_content
 from world_modality.data.dataset import CameraFrames, dataset_fingerprint, episode_bounds, load_dataset
@@ -141,7 +141,7 @@ def root(experiment, tmp_path_factory):
             vectors["observation.state"][:3] = x / 100, y / 100, 0.1 + 0.001 * (t % 2)
             bowl.append([*start / 100, 0.01 * max(0, t - 2)])  # lifted from step 3 on
             images = dict.fromkeys(CAMERAS.values(), frame)
-            dataset.add_frame(images | vectors | {"task": f"task {episode % 2}"})
+            dataset.add_frame(images | vectors | {"task": INSTRUCTIONS[episode % 2]})
         dataset.save_episode()
     dataset.finalize()
     for seed, name in enumerate(("first", "second")):
