@@ -33,10 +33,11 @@ POLICIES = {"ckpt_*/seed_0"}
 WORLD_POLICIES = {"ckpt_E2/seed_0", "ckpt_A/seed_0"}
 ROLLOUTS = {"rollouts/*", "videos/*", "eval_*.json", "looks/*"}  # what is joined says the protocol of the rollouts
 LOOKS = {"looks/*"}
+CONTROLS = {"looks/S0_E0/*", "looks/E2-zero_E2/*"}  # one more comparison, and each has a smaller share of the level
 PICKUP = {"pickup.json", "plan.json"}
 DECISION = {"decision.json", "decision.txt"}
 FAIRNESS = {"fairness.json"}
-FIXED = {"decision": {"stopping": "fixed"}}
+ADAPTIVE = {"decision": {"stopping": "adaptive"}}
 FIGURES = {"figures/success.svg", "figures/attention.svg", "figures/prophet.svg", "figures/plan.svg"}
 ATTENTION = {"attention.json", "attention.txt"}
 DRAWN_PROPHETS = {"figures/prophet.svg"}
@@ -49,7 +50,7 @@ def examined(option):
 
 def evaluated(option, task="*"):
     rolled_out = {f"rollouts/{option}/seed_0/task_{task}/*", f"videos/{option}/task_{task}"}
-    return rolled_out | {f"eval_{option}_{task}.json", f"looks/{option}_*"}
+    return rolled_out | {f"eval_{option}_{task}.json"} | ({f"looks/{option}_*"} if task == "*" else set())
 
 
 COMMITS = ("a" * 40, "b" * 40)
@@ -127,6 +128,7 @@ KEYS = {
         [0, 1],
         {"ckpt_*/seed_1", "ckpt_*/manifest.json", "rollouts/*/seed_1/*", "eval_*.json", "attention_*.parquet"}
         | {"prophet_*.json"}
+        | LOOKS
         | PICKUP
         | DECISION,  # through the plan
     ),
@@ -144,31 +146,37 @@ KEYS = {
         {"init_states/*/block_2.parquet", "rollouts/*/block_2*", "videos/*", "eval_*.json", "attention_rollout_*"}
         | LOOKS
         | DECISION,
-        FIXED,
     ),
-    "evaluation.max_episodes": (200, {"eval_*.json", "attention_rollout_*"} | DECISION),
+    "evaluation.max_episodes": (200, {"eval_*.json", "attention_rollout_*"} | DECISION, ADAPTIVE),
     "evaluation.blocks_per_round": (
         2,
-        {"init_states/*/block_1.parquet", "rollouts/*/block_1*", "videos/*", "eval_*.json", "attention_rollout_*"}
-        | LOOKS
-        | DECISION,
+        {"init_states/*/block_1.parquet", "rollouts/*/block_1*"} | LOOKS | DECISION,
+        ADAPTIVE,
     ),
-    "evaluation.block_size": (5, INIT_STATES | ROLLOUTS | DECISION),
+    "evaluation.block_size": (5, INIT_STATES | ROLLOUTS | {"attention_rollout_*"}),
     "evaluation.horizon": (100, ROLLOUTS),
     "evaluation.n_action_steps": (4, ROLLOUTS | {"attention_train_*"}),
     "evaluation.video_size": (128, {"videos/*"}),
     "decision.pickup_tasks": ([0], LOOKS | PICKUP | DECISION),
-    "decision.baseline": ("S0", PICKUP | FAIRNESS | DECISION),
-    "decision.world": ("C", PICKUP | FAIRNESS | DECISION | ATTENTION, SPARE | {"run": ["E0", "E2", "C"]}),
-    "decision.wrist": ("C", PICKUP | DECISION | ATTENTION, SPARE | {"decision": {"on_hurt": ["A", "C"]}}),
+    "decision.baseline": ("S0", {"looks/*_S0/*"} | PICKUP | FAIRNESS | DECISION),
+    "decision.world": (
+        "C",
+        {"looks/C_E0/*", "looks/E2_E0/*"} | PICKUP | FAIRNESS | DECISION | ATTENTION,
+        SPARE | {"run": ["E0", "E2", "C"]},
+    ),
+    "decision.wrist": (
+        "C",
+        {"looks/A_E0/*", "looks/C_E0/*"} | PICKUP | DECISION | ATTENTION,
+        SPARE | {"decision": {"on_hurt": ["A", "C"]}},
+    ),
     "decision.fusion": ("C", PICKUP | DECISION, SPARE),
     "decision.wrist_experiment": ("if_world_hurts", PICKUP | FAIRNESS | DECISION | ATTENTION | DRAWN_PROPHETS),
-    "decision.on_hurt": (["A", "C"], NEW_C | PICKUP | FAIRNESS | DECISION, SPARE),
-    "decision.on_success": (["C"], PICKUP | DECISION, SPARE),
+    "decision.on_hurt": (["A", "C"], NEW_C | CONTROLS | PICKUP | FAIRNESS | DECISION, SPARE),
+    "decision.on_success": (["C"], CONTROLS | PICKUP | DECISION, SPARE),
     "decision.min_baseline_success": (0.3, DECISION),
     "decision.confidence": (0.8, LOOKS | DECISION),
     "decision.margin": (0.05, LOOKS | DECISION),
-    "decision.stopping": ("anytime", LOOKS | DECISION, FIXED),
+    "decision.stopping": ("anytime", LOOKS | DECISION),
     "decision.power": (0.9, DECISION),
     "decision.when_inconclusive": ("extend", DECISION),
     "decision.min_world_effect": (0.1, DECISION),
@@ -186,15 +194,15 @@ KEYS = {
     "costs.embedded.evaluate.both": (99, NOTHING),
     "figures.task_colors": (["#123456"], FIGURES),
     "figures.pickup_color": ("#123456", FIGURES),
-    "run": (["E0", "E2", "E2-zero", "S0", "C"], NEW_C | PICKUP | FAIRNESS | DECISION, SPARE),
+    "run": (["E0", "E2", "E2-zero", "S0", "C"], NEW_C | CONTROLS | PICKUP | FAIRNESS | DECISION, SPARE),
     "options.A.label": ("another", DECISION),
     "options.A.cameras": (["front"], {"ckpt_A/seed_0", *evaluated("A"), *examined("A")} | PICKUP | DECISION),
-    "options.E2-zero.memory": ("predicted", evaluated("E2-zero") | PICKUP | DECISION),
+    "options.E2-zero.memory": ("predicted", evaluated("E2-zero") | DECISION),
     "options.A.window": (8, {"latents_wrist_m8.parquet", "ckpt_A/seed_0", *examined("A")} | PICKUP | DECISION),
-    "options.E2-zero.rollout_cameras": (["wrist"], evaluated("E2-zero") | PICKUP | DECISION),
-    "options.E2-zero.rollout_noise": (1, evaluated("E2-zero") | PICKUP | DECISION),
-    "options.E2-zero.rollout_window": (1, evaluated("E2-zero") | PICKUP | DECISION),
-    "options.S0.images": ("seen", {"ckpt_S0/seed_0", *evaluated("S0")} | PICKUP | DECISION),
+    "options.E2-zero.rollout_cameras": (["wrist"], evaluated("E2-zero") | DECISION),
+    "options.E2-zero.rollout_noise": (1, evaluated("E2-zero") | DECISION),
+    "options.E2-zero.rollout_window": (1, evaluated("E2-zero") | DECISION),
+    "options.S0.images": ("seen", {"ckpt_S0/seed_0", *evaluated("S0")} | DECISION),
     "options.E2-zero.checkpoint_of": ("A", evaluated("E2-zero") | PICKUP | DECISION),
     "options.A.training": ({"learning_rate": 1e-3}, {"ckpt_A/seed_0"}),
     "options.A.training.learning_rate": (1e-3, {"ckpt_A/seed_0"}),
@@ -275,7 +283,7 @@ def jobs_before(tmp_path_factory):
 @pytest.mark.parametrize("key", KEYS)
 def test_an_edit_rebuilds_what_is_stated_and_nothing_else(tmp_path, jobs_before, key):
     value, stated, *start = KEYS[key]
-    always = {"decision": {"wrist_experiment": "always"}}
+    always = {"decision": {"wrist_experiment": "always", "stopping": "fixed"}}  # so that all of it is planned
     base = merged(merged(copy.deepcopy(CONFIG), always), start[0] if start else {})
     before = jobs_before(base)
     whole = isinstance(value, dict) and "source" in value
