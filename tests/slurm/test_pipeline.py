@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from world_modality.artifacts.files import read_json
 from world_modality.report.lineage import verify
 
 REPOSITORY = Path(__file__).parents[2]
@@ -181,6 +182,19 @@ def test_a_job_that_ran_out_of_memory_is_submitted_again_with_more(start, finish
     assert jobs[0]["State"] in ("FAILED", "OUT_OF_MEMORY")
     assert [job["ReqMem"] for job in jobs] == ["400M", "1600M", "3600M"][: len(jobs)]
     assert jobs[-1]["State"] == "COMPLETED"
+
+
+@pytest.mark.usefixtures("begun")
+def test_an_adaptive_run_gets_its_rounds_on_the_cluster(start, finished):
+    """Each round's blocks are jobs of their own, submitted together once a look has asked for the round."""
+    rounds = {"decision": {"stopping": "adaptive"}, "evaluation": {"max_episodes": 3}}
+    run = start(finished(), "results/looks/E2_E0/round_1.json", "results/eval_S0_0.json", overlay=rounds)
+    run.ends_well()
+    rolled_out = {
+        job["Comment"].removeprefix("rule_evaluate_policy_wildcards_") for job in run.ended("evaluate_policy")
+    }
+    assert rolled_out == {f"{option}_0_0_1" for option in ("E0", "E2", "S0")}
+    assert len(read_json(run.results / "eval_S0_0.json")["episodes"]) == 3
 
 
 # ---- the same decision ----------------------------------------------------------------------------------------------
