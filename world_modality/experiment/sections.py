@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -441,8 +442,16 @@ class OptionRow(Section):
 class Option(OptionRow):
     """One row of the option table. A row with `checkpoint_of` states only what it changes at rollout."""
 
-    label: str = Field(min_length=1, description="what the option is, in words")
+    label: str = Field(min_length=1, description="what the option is, in words, in one line")
     training: LearningSchedule | None = Field(default=None, description="its own learning schedule, where it needs one")
+
+    @field_validator("label")
+    @classmethod
+    def _check_label(cls, label):
+        """It stands in tables and in the middle of sentences."""
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in label):
+            raise ValueError("a line break or a control character; expected one line of text")
+        return label
 
     @model_validator(mode="after")
     def _check_training(self):
