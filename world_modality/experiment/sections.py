@@ -26,6 +26,13 @@ def _distinct(values):
     return values
 
 
+def _coarse(hours):
+    """The plan counts hours in their common unit; a solver would not tell larger numbers of finer ones apart."""
+    if round(hours, 6) != hours:
+        raise ValueError(f"{hours:g} is finer than a millionth of an hour")
+    return hours
+
+
 MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 Camera = Literal["front", "wrist"]
 Scale = Literal["embedded", "smoke", "full"]
@@ -39,7 +46,7 @@ Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-
 RepoId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Hours = Annotated[float, Field(ge=0, le=1e6)]
+Hours = Annotated[float, Field(ge=0, le=1e6), AfterValidator(_coarse)]
 ImageKey = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 Naturals = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
@@ -329,7 +336,7 @@ class Decision(Tree):
 class Budget(Section):
     """What the options that the tree asks for may cost."""
 
-    gpu_hours: float | None = Field(ge=0, description="for everything the tree asks for, together; null: no limit [h]")
+    gpu_hours: Hours | None = Field(description="for everything the tree asks for, together; null: no limit [h]")
     gpus: int = Field(ge=1, le=64, description="how many jobs of the plan run at the same time")
 
 
