@@ -12,6 +12,8 @@ from snakemake.utils import min_version
 
 from world_modality.artifacts.files import write_run_config
 from world_modality.artifacts.sources import source_code
+from world_modality.cluster import check_cluster
+from world_modality.errors import InputError
 from world_modality.experiment import inputs, paths
 from world_modality.experiment.config import load_experiment
 from world_modality.experiment.sections import ConfigError
@@ -37,6 +39,12 @@ except ConfigError as error:
 
 onstart:
     write_run_config(config, paths.RUN_CONFIG)
+    if workflow.executor_plugin.name == "slurm":
+        submitted = (job for job in workflow.dag.needrun_jobs() if not job.is_local)
+        try:
+            check_cluster([job.resources for job in submitted])
+        except InputError as error:
+            sys.exit(f"error: {error}")
 
 
 wildcard_constraints:

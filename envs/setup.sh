@@ -32,9 +32,9 @@ fingerprint() { { echo "$PWD"; cat "$lock" pyproject.toml envs/setup.sh envs/ver
 
 # ---- system packages ------------------------------------------------------------------------------------------------
 
-missing_packages() {
+missing_packages() {  # PACKAGE...
   local package
-  for package in "${system_packages[@]}"; do
+  for package in "$@"; do
     [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
   done
 }
@@ -56,10 +56,18 @@ install_system_packages() {
     return
   fi
   local missing
-  mapfile -t missing < <(missing_packages)
+  mapfile -t missing < <(missing_packages "${system_packages[@]}")
   ((${#missing[@]})) || return 0
   say "installing system packages: ${missing[*]}"
   apt_install "${missing[@]}"
+}
+
+install_osmesa() {  # only where it is asked for: it may bring another version of Mesa, with which EGL renders as well
+  [[ ${MUJOCO_GL:-} == osmesa ]] && command -v apt-get >/dev/null || return 0
+  [[ -n $(missing_packages libosmesa6) ]] || return 0
+  say "installing libosmesa6 for MUJOCO_GL=osmesa"
+  (apt_install libosmesa6) || say "warning: no libosmesa6, which newer releases of Debian and Ubuntu do not have;\
+ where there is no GPU, MUJOCO_GL=egl renders on the processor too"
 }
 
 # ---- Python ---------------------------------------------------------------------------------------------------------
@@ -169,6 +177,7 @@ SH
 main() {
   mkdir -p logs
   install_system_packages
+  install_osmesa
   if is_python312 "$venv/bin/python" && [[ $(cat "$complete" 2>/dev/null) == "$(fingerprint)" ]]; then
     return
   fi

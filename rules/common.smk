@@ -33,10 +33,11 @@ def growing(amount):
 
 
 def flags(**values):
-    """Command-line flags with their values; a flag whose value is empty is left out."""
+    """Command-line flags with their values, quoted; a flag whose value is empty is left out."""
+    lists = {n: v if isinstance(v, list) else [v] for n, v in values.items()}
     words = {
-        name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in values.items()
+        name: " ".join(shlex.quote(str(value)) for value in found if str(value))
+        for name, found in lists.items()
     }
     return " ".join(f"--{name} {text}" for name, text in words.items() if text)
 
@@ -46,6 +47,11 @@ def published_demonstrations():
     if experiment.demonstrations.source != "hub":
         return ""
     return shlex.quote(experiment.fetched("demonstrations").model_dump_json())
+
+
+def as_it_is(text):
+    """A param with words from the config. In a plain param Snakemake would take `{x}` for a wildcard."""
+    return lambda wildcards: text
 
 
 def scheduled_options():

@@ -17,7 +17,7 @@ if experiment.demonstrations.source == "simulate":
             mem_mb=growing(4000),
             runtime=growing(120),
         params:
-            spec=experiment.record_spec().model_dump_json(),
+            spec=as_it_is(experiment.record_spec().model_dump_json()),
             source=source_code("scripts/record_demonstrations.py"),
         message:
             "Record the demonstrations of task {wildcards.task}"

@@ -71,7 +71,7 @@ rule decide:
     conda:
         "../envs/pipeline.yaml"
     params:
-        spec=experiment.decision_spec().model_dump_json(),
+        spec=as_it_is(experiment.decision_spec().model_dump_json()),
         source=source_code("scripts/decide.py"),
     message:
         "Decide"

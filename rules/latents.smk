@@ -41,14 +41,16 @@ rule pretrain_encoder:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
-        flags=flags(
-            image_keys=[
-                experiment.image_keys[camera] for camera in ("front", "wrist")
-            ],
-            temporal_window=experiment.world.window,
-            held_out=experiment.demonstrations.held_out_per_task,
-            steps=experiment.encoder.pretrain_steps,
-            seed=experiment.encoder.seed,
+        flags=as_it_is(
+            flags(
+                image_keys=[
+                    experiment.image_keys[camera] for camera in ("front", "wrist")
+                ],
+                temporal_window=experiment.world.window,
+                held_out=experiment.demonstrations.held_out_per_task,
+                steps=experiment.encoder.pretrain_steps,
+                seed=experiment.encoder.seed,
+            )
         ),
         source=source_code("scripts/pretrain_encoder.py"),
     message:
@@ -95,16 +97,18 @@ rule probe_encoder:
         mem_mb=growing(8000),
         runtime=growing(120),
     params:
-        flags=flags(
-            encoders=[
-                f"{name}={folder}"
-                for name, folder in inputs.probed_encoders(experiment).items()
-            ],
-            image_keys=[
-                f"{camera}={key}" for camera, key in experiment.image_keys.items()
-            ],
-            temporal_window=experiment.world.window,
-            held_out=experiment.demonstrations.held_out_per_task,
+        flags=as_it_is(
+            flags(
+                encoders=[
+                    f"{name}={folder}"
+                    for name, folder in inputs.probed_encoders(experiment).items()
+                ],
+                image_keys=[
+                    f"{camera}={key}" for camera, key in experiment.image_keys.items()
+                ],
+                temporal_window=experiment.world.window,
+                held_out=experiment.demonstrations.held_out_per_task,
+            )
         ),
         source=source_code("scripts/probe_encoder.py"),
     message:

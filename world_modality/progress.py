@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+
+RESUMED = re.compile(r": goes on after step \d+, up to which it took (\d+) s$", re.MULTILINE)
+
+
+def report_resumed(stage: str, step: int, seconds: float) -> None:
+    """Say that a stage goes on from a saved state, and how long the work up to that state took."""
+    print(f"{stage}: goes on after step {step}, up to which it took {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def seconds_before(log: str) -> int:
+    """How long the work took that a stage went on from, as its log says; 0 if it began at its beginning."""
+    return int((RESUMED.findall(log) or [0])[-1])
 
 
 class Progress:

@@ -1,7 +1,9 @@
 """What Snakemake plans: dry runs of the real Snakefile in an empty or half-finished experiment."""
 
 import collections
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -248,6 +250,56 @@ def test_a_misspelt_key_is_reported_in_one_line_before_anything_runs(tmp_path):
     run = snakemake(tmp_path, "--dry-run", "--configfile", overlay, "--", "results/decision.txt")
     assert run.returncode != 0
     assert "training.stepz: unknown key; did you mean steps?" in run.stdout + run.stderr
+
+
+# What a shell, Snakemake's wildcards or its formatting of commands would take for something else.
+ODD = r"""it's "a" $(touch hurt) `touch hurt` ; touch hurt # {best} {{x}} {option} {} { $HOME \ % %s \n é 漢字"""
+ODD_KEYS = {camera: f"{camera}_{''.join(ODD.split())}" for camera in ("front", "wrist")}
+READ_BY = {  # program -> what of the config is in its command
+    "record_demonstrations.py": ODD_KEYS.values(),
+    "pretrain_encoder.py": ODD_KEYS.values(),
+    "probe_encoder.py": [f"{camera}={key}" for camera, key in ODD_KEYS.items()],
+    "precompute_world_latents.py": [ODD_KEYS["front"]],
+    "train_llm_vla": ODD_KEYS.values(),
+    "evaluate_policy.py": ODD_KEYS.values(),
+    "decide.py": [ODD],
+}
+
+
+def strings(value):
+    """All strings in a value, and in the JSON texts among them."""
+    if isinstance(value, str):
+        yield value
+        if value.startswith("{"):
+            yield from strings(json.loads(value))
+    elif isinstance(value, dict):
+        yield from strings([*value, *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+@pytest.fixture(scope="module")
+def oddly_named(tmp_path_factory):
+    """The folder of an experiment with odd words in its config, and the commands it would run."""
+    folder = tmp_path_factory.mktemp("odd")
+    odd = {"image_keys": ODD_KEYS, "options": {"E2": {"label": ODD}}, "encoder": {"pretrain_steps": 3}}
+    (folder / "odd.yaml").write_text(yaml.safe_dump(odd))
+    options = ("--dry-run", "--printshellcmds", "--configfile", folder / "odd.yaml")
+    run = snakemake(folder, *options, "--", "results/decision.txt", "results/probe.json")
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    return folder, re.findall(r"^Shell command: (.*)", run.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("program", READ_BY)
+def test_whatever_the_words_of_the_config_hold_they_reach_the_programs_as_they_are(oddly_named, program):
+    folder, commands = oddly_named
+    command = next(command for command in commands if program in command)
+    shell = [f'python() {{ "{sys.executable}" -c "import json, sys; json.dump(sys.argv[1:], sys.stdout)" "$@"; }}']
+    shell += ["tee() { cat; }", "SCRIPTS=scripts", command]
+    said = subprocess.run(["bash", "-c", "\n".join(shell)], cwd=folder, capture_output=True, text=True, check=True)
+    assert set(READ_BY[program]) <= set(strings(json.loads(said.stdout)))
+    assert not (folder / "hurt").exists()
 
 
 # ---- separate experiments -------------------------------------------------------------------------------------------

@@ -372,6 +372,7 @@ MODULES = {
     "world_modality/evaluation/blocks.py": {"evaluate_policy"},
     "world_modality/experiment/branches.py": TREE | PLOTTED,
     "world_modality/decision/evaluations.py": JUDGED | {"audit_fairness"} | PLOTTED,
+    "world_modality/cluster.py": NOTHING,
     "world_modality/experiment/config.py": NOTHING,
     "world_modality/experiment/costs.py": NOTHING,
     "world_modality/data/contract.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,

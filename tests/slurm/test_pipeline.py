@@ -1,6 +1,7 @@
 """`snakemake --profile slurm` on a real cluster: the same decision as without it, and nothing lost on the way there."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -151,6 +152,22 @@ def test_the_profile_s_own_experiment_is_the_full_one(environment, tmp_path):
     command += ["--dry-run", "--", "results/decision.txt"]
     ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert "HuggingFaceVLA/libero@main is pinned to no commit; `snakemake fetch` pins it" in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("resources", "error"),
+    [
+        (("slurm_account=nobody", "slurm_partition=cpu"), "slurm_account nobody: .* Available accounts: .*test.*"),
+        (("slurm_account=test", "slurm_partition=big"), "slurm_partition big: .* it has cpu, gpu"),
+    ],
+)
+def test_an_account_or_partition_that_is_not_there_is_refused_before_a_job_is_submitted(
+    start, tmp_path, resources, error
+):
+    run = start(tmp_path, "preflight", options=["--default-resources", *resources, "mem_mb=300"])
+    assert run.process.wait(60) == 1
+    assert re.search(f"^error: {error}$", run.log.read_text(), re.MULTILINE)
+    assert run.queued("all") == {}
 
 
 def preflight(start, folder, mem_mb):

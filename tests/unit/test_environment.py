@@ -98,3 +98,43 @@ def run_skipping_test(folder, ci):
 def test_a_skip_is_a_failure_in_continuous_integration(tmp_path, ci, status):
     run = run_skipping_test(tmp_path, ci)
     assert run.returncode == status, run.stdout
+
+
+@pytest.fixture
+def osmesa(tmp_path):
+    """osmesa(MUJOCO_GL, EXIT STATUS of apt-get install) -> the step of the set-up that installs OSMesa, run as root."""
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "logs").mkdir()
+    *steps, last = (REPOSITORY / "envs" / "setup.sh").read_text().splitlines()
+    assert last == "main"
+    script = tmp_path / "envs" / "setup.sh"
+    script.write_text("\n".join([*steps, "install_osmesa"]))
+
+    def osmesa(renderer, status):
+        programs = {"dpkg-query": "exit 1", "sudo": 'exec "$@"', "env": 'shift; exec "$@"'}
+        programs["apt-get"] = f'echo "$@" >>{tmp_path}/asked; [ "$1" = update ] || exit {status}'
+        for name, command in programs.items():
+            path = tmp_path / "bin" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f'#!/bin/sh\n[ "$1" != -v ] || exit 0\n{command}\n')
+            path.chmod(0o755)
+        environment = os.environ | {"MUJOCO_GL": renderer, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        return subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
+
+    return osmesa
+
+
+@pytest.mark.parametrize(("renderer", "asked"), [("osmesa", True), ("egl", False)])
+def test_the_set_up_installs_osmesa_where_it_is_asked_for(osmesa, tmp_path, renderer, asked):
+    ended = osmesa(renderer, 0)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "asked").exists() == asked
+    assert not asked or (tmp_path / "asked").read_text().endswith("install -y --no-install-recommends libosmesa6\n")
+
+
+def test_a_system_that_no_longer_has_osmesa_is_told_what_renders_instead(osmesa):
+    ended = osmesa("osmesa", 100)
+    assert ended.returncode == 0  # it may have come from elsewhere; at its end the set-up renders with it
+    said = ended.stdout.splitlines()[-1]
+    assert said.startswith("setup: warning: no libosmesa6, which newer releases of Debian and Ubuntu do not have; ")
+    assert said.endswith("MUJOCO_GL=egl renders on the processor too")

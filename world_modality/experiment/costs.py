@@ -1,7 +1,9 @@
 """What each stage of the plan cost in a run, read from Snakemake's benchmark files, and `experiments/costs.yaml`.
 
 Non-obvious behaviours of Snakemake's benchmarks: a file covers only the last attempt of a job, and it stays when the
-config no longer asks for the job. So the list of jobs comes from the config, not from the files.
+config no longer asks for the job. So the list of jobs comes from the config, not from the files. And a training that
+went on from a saved state says in its log how long it had taken before. An artifact could not say it: what was measured
+differs from run to run, and an artifact must not.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from world_modality.artifacts.files import read_text
 from world_modality.errors import InputError
 from world_modality.experiment import paths
 from world_modality.experiment.config import POLICY_KINDS, Experiment
 from world_modality.experiment.sections import Costs, Scale
+from world_modality.progress import seconds_before
 
 SAME = 0.1  # a cost that changed by less than this fraction is kept, so that a rerun's noise rewrites nothing
 RULES = {
@@ -33,7 +37,8 @@ def measure(experiment: Experiment, folder: Path) -> Measured:
         folder: the experiment's folder.
 
     Raises:
-        InputError: a stage has no benchmark file at all, or only some of an option's jobs have one.
+        InputError: a stage has no benchmark file at all, only some of an option's jobs have one, or a training has no
+            log.
     """
     measured: Measured = {
         "latents": {
@@ -45,7 +50,9 @@ def measure(experiment: Experiment, folder: Path) -> Measured:
     for name, option in experiment.options.items():
         kind = POLICY_KINDS[len(experiment.latent_cameras(name))]
         if not option.checkpoint_of:
-            measured["train"][kind] += _hours(_trainings(experiment, name, folder))
+            trainings = _hours(_trainings(experiment, name, folder))
+            before = _hours_before(experiment, name, folder) if trainings else []
+            measured["train"][kind] += [sum(parts) for parts in zip(trainings, before, strict=True)]
         seeds = len(experiment.training.seeds)
         films = _hours([[folder / _film(name, task) for task in experiment.evaluation.tasks]])
         films_a_seed = sum(films) / seeds
@@ -65,6 +72,15 @@ def _film(option: str, task: int) -> str:
 def _trainings(experiment: Experiment, option: str, folder: Path) -> Iterator[list[Path]]:
     for seed in experiment.training.seeds:
         yield [folder / paths.benchmark("train_policy", paths.training_job(option, seed))]
+
+
+def _hours_before(experiment: Experiment, option: str, folder: Path) -> list[float]:
+    """Hours that each training of an option had taken up to the state that its last attempt went on from."""
+    logs = [folder / paths.log("train_policy", paths.training_job(option, seed)) for seed in experiment.training.seeds]
+    for path in logs:
+        if not path.exists():
+            raise InputError(f"{path}: missing, and only it says whether the training was interrupted")
+    return [seconds_before(read_text(path)) / 3600 for path in logs]
 
 
 def _evaluations(experiment: Experiment, option: str, folder: Path) -> Iterator[list[Path]]:

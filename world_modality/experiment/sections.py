@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -24,6 +25,13 @@ def _distinct(values):
     return values
 
 
+def _coarse(hours):
+    """The plan counts hours in their common unit; a solver would not tell larger numbers of finer ones apart."""
+    if round(hours, 6) != hours:
+        raise ValueError(f"{hours:g} is finer than a millionth of an hour")
+    return hours
+
+
 MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 Camera = Literal["front", "wrist"]
 Scale = Literal["embedded", "smoke", "full"]
@@ -37,7 +45,7 @@ Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-
 RepoId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Hours = Annotated[float, Field(ge=0, le=1e6)]
+Hours = Annotated[float, Field(ge=0, le=1e6), AfterValidator(_coarse)]
 ImageKey = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 Naturals = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
@@ -343,7 +351,7 @@ class Decision(Tree, Criteria):
 class Budget(Section):
     """What the options that the tree asks for may cost."""
 
-    gpu_hours: float | None = Field(ge=0, description="for everything the tree asks for, together; null: no limit [h]")
+    gpu_hours: Hours | None = Field(description="for everything the tree asks for, together; null: no limit [h]")
     gpus: int = Field(ge=1, le=64, description="how many jobs of the plan run at the same time")
 
 
@@ -456,8 +464,16 @@ class OptionRow(Section):
 class Option(OptionRow):
     """One row of the option table. A row with `checkpoint_of` states only what it changes at rollout."""
 
-    label: str = Field(min_length=1, description="what the option is, in words")
+    label: str = Field(min_length=1, description="what the option is, in words, in one line")
     training: LearningSchedule | None = Field(default=None, description="its own learning schedule, where it needs one")
+
+    @field_validator("label")
+    @classmethod
+    def _check_label(cls, label):
+        """It stands in tables and in the middle of sentences."""
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in label):
+            raise ValueError("a line break or a control character; expected one line of text")
+        return label
 
     @model_validator(mode="after")
     def _check_training(self):

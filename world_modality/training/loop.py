@@ -20,7 +20,7 @@ import dataclasses
 import json
 import math
 import shutil
-import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +55,7 @@ from world_modality.experiment.specs import TrainSpec
 from world_modality.experiment.suites import check_demonstrated
 from world_modality.latents.encoder import VideoEncoder, check_device
 from world_modality.latents.table import LatentTable, join_tables
-from world_modality.progress import Progress
+from world_modality.progress import Progress, report_resumed
 from world_modality.training.loader import FrameBatches, training_batches
 from world_modality.training.warm_start import initial_policy, initial_processors, plain_config, world_config
 
@@ -166,9 +166,10 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
     options = spec.training
     optimizer, scheduler = _fused_adamw(run, policy)
     averaged = Averaged(policy, options.ema_decay)
-    step = _load_state(state, policy, averaged, optimizer, scheduler)
+    stage, began = f"train {spec.option} seed {seed}", time.monotonic()
+    step, before = _load_state(state, policy, averaged, optimizer, scheduler)
     if step:
-        print(f"train {spec.option} seed {seed}: goes on after step {step}", file=sys.stderr, flush=True)
+        report_resumed(stage, step, before)
     precision = "bf16" if options.precision == "bf16" else "no"
     accelerator = Accelerator(cpu=spec.device == "cpu", mixed_precision=precision)  # `update_policy` runs under it
     # LeRobot's update sets the last meter whenever it sees a GPU, even one that is not used.
@@ -177,7 +178,7 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
         options.batch_size, len(frames), len(bounds), meters, initial_step=step, accelerator=accelerator
     )
     batches = training_batches(bounds, frames, seed, options.batch_size, step, running.loader_workers)
-    progress = Progress(f"train {spec.option} seed {seed}", options.steps, done=step)
+    progress = Progress(stage, options.steps, done=step)
     log = policy.unlogged() if isinstance(policy, SmolVLAWorldPolicy) else contextlib.nullcontext()
     with contextlib.closing(batches), log, program.stop_requests() as asked:
         while step < options.steps:
@@ -190,7 +191,8 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
             if not math.isfinite(tracker.loss.val):
                 raise FloatingPointError(f"{spec.option}: the loss of step {step} is {tracker.loss.val}")
             if asked or step % running.save_every == 0 or step == options.steps:
-                _save_state(state, step, policy, averaged, optimizer, scheduler)
+                seconds = before + time.monotonic() - began
+                _save_state(state, step, seconds, policy, averaged, optimizer, scheduler)
             if asked:
                 program.stop(asked[0], f"after step {step}: state saved; the same command goes on from it")
             progress.update(step, f"loss {tracker.loss.val:.3f}")
@@ -209,9 +211,11 @@ def _fused_adamw(run: TrainPipelineConfig, policy):
     return optimizer, run.scheduler.build(optimizer, run.steps)
 
 
-def _save_state(path: Path, step, policy, averaged, optimizer, scheduler) -> None:
+def _save_state(path: Path, step, seconds, policy, averaged, optimizer, scheduler) -> None:
+    """Save a training in progress; `seconds` is how long its steps have taken, in this run and those before."""
     content = {
         "step": step,
+        "seconds": seconds,
         "policy": policy.state_dict(),
         "mean": averaged.mean,
         "optimizer": optimizer.state_dict(),
@@ -233,10 +237,10 @@ def remove_state(path: Path) -> None:
         path.parent.parent.rmdir()
 
 
-def _load_state(path: Path, policy, averaged, optimizer, scheduler) -> int:
-    """Restore a training in progress exactly; returns the number of its last step, or 0 if there is no state."""
+def _load_state(path: Path, policy, averaged, optimizer, scheduler) -> tuple[int, float]:
+    """Restore a training in progress exactly; returns its last step and the seconds up to it (0, 0: no state)."""
     if not path.exists():
-        return 0
+        return 0, 0.0
     content = torch.load(path, weights_only=True)
     policy.load_state_dict(content["policy"])
     averaged.mean = content["mean"]
@@ -245,7 +249,7 @@ def _load_state(path: Path, policy, averaged, optimizer, scheduler) -> int:
     torch.set_rng_state(content["rng"])
     if content["cuda_rng"]:
         torch.cuda.set_rng_state_all(content["cuda_rng"])
-    return content["step"]
+    return content["step"], content["seconds"]
 
 
 @torch.no_grad()

@@ -128,6 +128,8 @@ def test_an_impossible_value_is_refused_by_its_key(path, value):
         ("encoder.repo_id", "a/b", "encoder: source small takes neither repo_id nor revision"),
         ("world.window", 3, "world: window 3: V-JEPA 2 sees frames in pairs"),
         ("world.heads", 16, "world.heads: 16 do not divide the action expert's width, 72"),
+        ("options.A.label", "two\nlines", "options.A.label: a line break or a control character; expected one line"),
+        ("budget.gpu_hours", 1e-9, "budget.gpu_hours: 1e-09 is finer than a millionth of an hour"),
         ("simulation.suite", "libero_goal", "simulation.suite: the scripted expert knows libero_spatial"),
         ("options.E2.images", "blank", "options.E2: blank images leave the world cameras nothing to see"),
         ("options.E2-zero.images", "blank", "options.E2-zero.images: blank leaves E2's cameras nothing to see"),

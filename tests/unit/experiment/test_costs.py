@@ -11,6 +11,7 @@ from world_modality.errors import InputError
 from world_modality.experiment.config import COSTS, default_config, load_experiment
 from world_modality.experiment.costs import measure, scale_text, with_costs
 from world_modality.experiment.sections import Costs
+from world_modality.progress import report_resumed
 
 REPOSITORY = Path(__file__).parents[3]
 SECONDS = {"latents": 36, "train": 720, "block": 360, "film": 90}
@@ -32,6 +33,13 @@ def benchmark(folder, name, seconds):
     return path
 
 
+def log(folder, training, text=""):
+    path = folder / "logs/train_policy" / f"{training}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
 @pytest.fixture
 def run(tmp_path):
     """A folder in which the default experiment has run without a wrist branch: two tasks of one block, one seed."""
@@ -43,6 +51,7 @@ def run(tmp_path):
         if not experiment.options[option].checkpoint_of:
             slower = 2 if experiment.options[option].cameras else 1
             benchmark(tmp_path, f"train_policy/{option}_seed_0", slower * SECONDS["train"])
+            log(tmp_path, f"{option}_seed_0", "train E0 seed 0    300/300  loss 0.1    done in 12:00 min\n")
         for task in (0, 1):
             benchmark(tmp_path, f"record_videos/{option}_task_{task}", SECONDS["film"])
             benchmark(tmp_path, f"evaluate_policy/{option}_seed_0_task_{task}_block_0", SECONDS["block"])
@@ -67,6 +76,19 @@ def test_jobs_are_counted_by_stage_and_cameras(run):
     assert found["latents"] == {"front": [0.01], "wrist": []}
     assert found["train"] == {"none": [0.2, 0.2], "one": [0.4], "both": []}
     assert found["evaluate"] == {"none": [evaluation] * 2, "one": [evaluation] * 2, "both": []}
+
+
+def test_a_training_that_was_interrupted_also_cost_what_it_had_done_before(run, capsys):
+    report_resumed("train E2 seed 0", 60, 359.7)
+    log(run, "E2_seed_0", f"a warning\n{capsys.readouterr().err}train E2 seed 0    300/300\n")
+    assert measured(run)["train"] == {"none": [0.2, 0.2], "one": [0.5], "both": []}
+
+
+def test_a_training_without_its_log_is_refused_because_nobody_knows_what_it_had_done_before(run):
+    lacking = log(run, "E2_seed_0")
+    lacking.unlink()
+    with pytest.raises(InputError, match=rf"{lacking}: missing, and only it says whether the training was interrupted"):
+        measured(run)
 
 
 def test_what_was_not_measured_costs_what_the_dearest_of_its_stage_does(run):

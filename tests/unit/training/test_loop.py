@@ -1,5 +1,6 @@
 """The loader gives LeRobot's samples in its order; an interrupted training ends with the undisturbed weights."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from world_modality.artifacts import provenance
 from world_modality.artifacts.files import read_json, write_json
 from world_modality.data.dataset import episode_bounds, load_dataset, split_episodes
 from world_modality.errors import InputError
+from world_modality.progress import seconds_before
 from world_modality.training import loop
 from world_modality.training.loader import FrameBatches, training_batches
 from world_modality.training.loop import Running, TrainInputs, train
@@ -113,6 +115,28 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(exp
     assert read_json(tmp_path / "undisturbed/training.json") == read_json(tmp_path / "resumed/training.json")
 
 
+def test_a_resumed_training_says_how_long_it_took_up_to_its_state_however_often_it_was_interrupted(
+    experiment, inputs, tmp_path, monkeypatch, capsys
+):
+    clock, update, calls = [0.0], loop.update_policy, []
+
+    def slow(*arguments, **keywords):
+        clock[0] += 100
+        calls.append(1)
+        if len(calls) in (5, 9):  # in steps 5 and 7; the last states are those of steps 3 and 6
+            raise KeyboardInterrupt
+        return update(*arguments, **keywords)
+
+    monkeypatch.setattr(loop, "update_policy", slow)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    said = []
+    for ends in (KeyboardInterrupt, KeyboardInterrupt, None):
+        with pytest.raises(ends) if ends else contextlib.nullcontext():
+            train(experiment.train_spec("E2"), inputs, 0, tmp_path / "ckpt", tmp_path / "progress", OFTEN)
+        said.append(seconds_before(capsys.readouterr().err))
+    assert said == [0, 300, 600]
+
+
 @pytest.fixture
 def command(experiment, inputs, tmp_path, monkeypatch):
     """Run the program that trains E0 with a seed; returns how many updates it took. All states lie in one folder."""
@@ -177,7 +201,7 @@ def test_a_state_is_saved_although_another_training_removes_the_empty_folder_at_
     optimizer = torch.optim.AdamW(network.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
     state = folder / "E0_seed_0_abc" / "state.pt"
-    loop._save_state(state, 1, network, loop.Averaged(network, 0.9), optimizer, scheduler)
+    loop._save_state(state, 1, 0.0, network, loop.Averaged(network, 0.9), optimizer, scheduler)
     assert len(removed) == 2
     assert state.is_file()
 
@@ -232,7 +256,7 @@ def test_a_state_saved_under_another_spec_is_not_taken_up(experiment, inputs, tm
     for changed in (spec, others, spec):
         with pytest.raises(KeyboardInterrupt):
             train(changed, inputs, 0, tmp_path / "checkpoint", tmp_path / "progress", OFTEN)
-    assert steps == [0, 0, 7]
+    assert [step for step, _ in steps] == [0, 0, 7]
 
 
 def test_options_that_share_a_seed_start_from_the_same_policy_and_see_the_same_noise(
