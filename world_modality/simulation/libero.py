@@ -20,7 +20,6 @@ Non-obvious behaviours:
 
 from __future__ import annotations
 
-import copy
 import gc
 import hashlib
 from collections.abc import Collection
@@ -44,7 +43,7 @@ from robosuite.utils.observables import Observable, sensor
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Camera, Simulation
 from world_modality.experiment.suites import ACTION_DIM, INIT_STATES_PER_TASK
-from world_modality.simulation.physics import ControlLoop, compiled
+from world_modality.simulation.physics import ControlLoop, TaskModel
 from world_modality.simulation.pickup import PickupState
 from world_modality.simulation.rendering import MAX_IMAGE_SIZE, Renderer
 
@@ -117,6 +116,7 @@ class LiberoSimulation:
         self._wanted: Collection[Camera] = ()
         self._images: dict[Camera, np.ndarray] = {}
         self.init_state: np.ndarray | None = None
+        self._model = TaskModel()
         self._control: ControlLoop | None = None
         self._closing = False
         self._libero.env._initialize_sim = self._begin_sim
@@ -270,7 +270,7 @@ class LiberoSimulation:
     def _begin_sim(self, _xml: str | None = None) -> None:
         """What robosuite's environment does at every hard reset, but the model is compiled once."""
         env = self._libero.env
-        env.sim = MjSim(copy.copy(compiled(env.model.get_xml())))
+        env.sim = MjSim(self._model.fresh(env.model.get_xml()))
         env.sim.forward()
         env.initialize_time(env.control_freq)
 

@@ -18,6 +18,7 @@ Non-obvious behaviours:
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 
 import world_modality.simulation.environment  # noqa: F401
@@ -34,6 +35,30 @@ from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, o
 def compiled(xml: str) -> mujoco.MjModel:
     """Compile a model. It takes longer than the rest of a reset, and gives the same model at each reset of a task."""
     return mujoco.MjModel.from_xml_string(xml)
+
+
+class TaskModel:
+    """The model of one simulation, at each reset as it was compiled.
+
+    A reset moves fixtures and hides sites. It leaves meshes and textures alone, which are nearly all of a model's
+    270 MB, and copying them took longer than the rest of a reset. So the other arrays are put back instead.
+    """
+
+    def __init__(self):
+        self._xml = ""
+        self._model: mujoco.MjModel | None = None
+        self._arrays: list[tuple[np.ndarray, np.ndarray]] = []  # as it is, as it was compiled
+
+    def fresh(self, xml: str) -> mujoco.MjModel:
+        """The compiled model; the one given out before becomes this one."""
+        if xml != self._xml:
+            self._xml, self._model = xml, copy.copy(compiled(xml))
+            named = (getattr(self._model, name) for name in dir(self._model) if name[:4] not in ("mesh", "tex_"))
+            small = (array for array in named if isinstance(array, np.ndarray) and array.flags.writeable)
+            self._arrays = [(array, array.copy()) for array in small]
+        for array, as_compiled in self._arrays:
+            array[:] = as_compiled
+        return self._model
 
 
 class ControlLoop:

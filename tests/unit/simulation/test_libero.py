@@ -10,7 +10,7 @@ import torch
 from lerobot.processor.env_processor import LiberoProcessorStep
 
 from world_modality.experiment.sections import Simulation
-from world_modality.simulation import libero, rendering
+from world_modality.simulation import libero, physics, rendering
 from world_modality.simulation.expert import ScriptedExpert
 from world_modality.simulation.libero import (
     LiberoSimulation,
@@ -238,6 +238,18 @@ def test_what_a_seed_draws_does_not_depend_on_the_episodes_before():
             drawer.reset(6)
             draws.append((*drawer.init_state, *drawer.body_position("wooden_cabinet_1_main")))
     assert draws[0] == draws[1] == draws[2]
+
+
+def test_an_episode_begins_with_the_model_as_it_was_compiled():
+    with LiberoSimulation(SPEC, 6) as simulation:
+        simulation.reset(1)
+        for action in ACTIONS:
+            simulation.step(action, BOTH)
+        xml = simulation._libero.env.model.get_xml()
+        model, expected = simulation._model.fresh(xml), physics.compiled(xml)
+        for name in dir(expected):
+            if isinstance(getattr(expected, name), np.ndarray):
+                np.testing.assert_array_equal(getattr(model, name), getattr(expected, name), err_msg=name)
 
 
 def test_the_wrist_holds_its_orientation_while_the_rotation_actions_are_zero(simulation):
