@@ -11,8 +11,8 @@ Non-obvious behaviours:
   that moment. So only the observations of `env.step` itself are used. Cameras that no one asked for are skipped
   *inside* a sensor, because disabling the sensor would move its sampling as well.
 * Raw camera images are rotated by 180 degrees, here and nowhere else (LeRobot's LiberoProcessorStep does the same).
-* The physics match robosuite's, at its locked version, bit for bit. `simulation/physics.py` computes once what
-  robosuite computes more than once.
+* The physics match robosuite's, at its locked version, bit for bit. `simulation/physics.py` takes the control steps:
+  it computes once what robosuite computes more than once.
 * LIBERO's own `reset()` wrapper swallows every exception and retries for ever, so we use the environment inside it.
 * Each `reset()` of a task with an open drawer adds one more sampler of the drawer's opening to LIBERO's list. What a
   seed draws would then depend on how many episodes came before, so the list is emptied first.
@@ -20,7 +20,6 @@ Non-obvious behaviours:
 
 from __future__ import annotations
 
-import copy
 import gc
 import hashlib
 from collections.abc import Collection
@@ -37,13 +36,14 @@ from libero.libero import get_libero_path
 from libero.libero.benchmark import Task, task_maps
 from libero.libero.envs.env_wrapper import ControlEnv
 from numpy._core.multiarray import _reconstruct
+from robosuite.utils.binding_utils import MjSim
 from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import Observable, sensor
 
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Camera, Simulation
 from world_modality.experiment.suites import ACTION_DIM, INIT_STATES_PER_TASK
-from world_modality.simulation.physics import ThriftySim, compiled
+from world_modality.simulation.physics import ControlLoop, TaskModel
 from world_modality.simulation.pickup import PickupState
 from world_modality.simulation.rendering import MAX_IMAGE_SIZE, Renderer
 
@@ -116,6 +116,8 @@ class LiberoSimulation:
         self._wanted: Collection[Camera] = ()
         self._images: dict[Camera, np.ndarray] = {}
         self.init_state: np.ndarray | None = None
+        self._model = TaskModel()
+        self._control: ControlLoop | None = None
         self._closing = False
         self._libero.env._initialize_sim = self._begin_sim
         gc.freeze()  # robosuite collects garbage at every reset, among all objects ever imported
@@ -134,6 +136,7 @@ class LiberoSimulation:
         _check_cameras(cameras)
         self._wanted = ()
         self._seeded_reset(seed)
+        self._control = ControlLoop(self._libero.env)
         self._closing = False
         self._contact_roles = self._pickup_geoms() if self.placement else None
         own = self.sim_state()
@@ -143,7 +146,7 @@ class LiberoSimulation:
         raw = self._libero.set_init_state(self.init_state)
         for step in range(settle):
             self._wanted = cameras if step == settle - 1 else ()
-            raw, *_ = self._libero.step(SETTLE_ACTION)
+            raw, _ = self._control.step(SETTLE_ACTION)
         return self._observation(raw)
 
     def step(self, action: np.ndarray, cameras: Collection[Camera] = ()) -> tuple[Observation, bool]:
@@ -162,7 +165,7 @@ class LiberoSimulation:
             raise SimulationError("step before reset")
         self._wanted = cameras
         action = _checked_action(action)
-        raw, _, solved, _ = self._libero.step(action)
+        raw, solved = self._control.step(action)
         self._closing = bool(action[-1] > 0)  # robosuite uses only the sign
         return self._observation(raw), bool(solved)
 
@@ -265,9 +268,9 @@ class LiberoSimulation:
                 continue
 
     def _begin_sim(self, _xml: str | None = None) -> None:
-        """What robosuite's environment does at every hard reset, but with a simulation that computes nothing twice."""
+        """What robosuite's environment does at every hard reset, but the model is compiled once."""
         env = self._libero.env
-        env.sim = ThriftySim(copy.copy(compiled(env.model.get_xml())))
+        env.sim = MjSim(self._model.fresh(env.model.get_xml()))
         env.sim.forward()
         env.initialize_time(env.control_freq)
 

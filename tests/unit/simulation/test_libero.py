@@ -10,7 +10,8 @@ import torch
 from lerobot.processor.env_processor import LiberoProcessorStep
 
 from world_modality.experiment.sections import Simulation
-from world_modality.simulation import libero, rendering
+from world_modality.simulation import libero, physics, rendering
+from world_modality.simulation.expert import ScriptedExpert
 from world_modality.simulation.libero import (
     LiberoSimulation,
     SimulationError,
@@ -20,6 +21,7 @@ from world_modality.simulation.libero import (
 )
 
 SPEC = Simulation(suite="libero_spatial", camera_size=64, render="fast", spread=0, settle_steps=2)
+INIT_STATE = 3
 BOTH = ("front", "wrist")
 DOWN = np.array([0, 0, -1, 0, 0, 0, 1], np.float32)
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (6, 7)).astype(np.float32)
@@ -62,36 +64,83 @@ def test_an_episode_is_the_same_after_other_episodes_and_in_another_process(simu
     assert there.stdout.split()[-1] == here
 
 
-def test_an_episode_is_the_one_lerobots_own_environment_runs(init_states):
-    from lerobot.envs.libero import LiberoEnv, _get_suite  # only now: it needs the environment variables set above
+class LeRobotsOwn:
+    """LeRobot's environment, which runs robosuite as it is. Its cameras see black except where `look`."""
 
-    reference = LiberoEnv(
-        _get_suite("libero_spatial"),
-        0,
-        "libero_spatial",
-        obs_type="pixels_agent_pos",
-        observation_width=64,
-        observation_height=64,
-        episode_index=3,
-        num_steps_wait=SPEC.settle_steps,
-    )
-    raw, _ = reference.reset(seed=7)
-    with LiberoSimulation(SPEC.model_copy(update={"render": "stock"}), 0) as simulation:
+    def __init__(self, task_id: int):
+        from lerobot.envs.libero import LiberoEnv, _get_suite  # only now: it needs the environment variables set above
+
+        size = {"observation_width": SPEC.camera_size, "observation_height": SPEC.camera_size}
+        suite = _get_suite(SPEC.suite)
+        settle = {"episode_index": INIT_STATE, "num_steps_wait": SPEC.settle_steps}
+        self._environment = LiberoEnv(suite, task_id, SPEC.suite, obs_type="pixels_agent_pos", **size, **settle)
+
+    def reset(self, seed):
+        raw, _ = self._environment.reset(seed=seed)
+        return raw
+
+    def step(self, action, look):
+        self.sim._render_context_offscreen.gl_ctx.make_current()  # robosuite draws in whatever context is
+        black = np.zeros((SPEC.camera_size, SPEC.camera_size, 3), np.uint8)
+        self.sim.__dict__.update({} if look else {"render": lambda **_: black})
+        raw, _, solved, _, _ = self._environment.step(action)
+        self.sim.__dict__.pop("render", None)
+        return raw, solved
+
+    @property
+    def sim(self):
+        return self._environment._env.sim
+
+    def close(self):
+        self._environment.close()
+
+
+def expert_actions(simulation):
+    expert = ScriptedExpert(simulation)
+    while not simulation.is_solved():
+        yield expert.action()
+
+
+def wild_actions(_simulation):
+    """All there is to do: move and turn beyond the limits, turn about one axis or none, close and open, push down."""
+    wild = np.random.default_rng(4).uniform(-1.2, 1.2, (60, 7)).astype(np.float32)
+    wild[20:30, 3:6], wild[30:40, 3:5], wild[40:, :6], wild[50, 6] = 0, 0, DOWN[:6], 0
+    return wild
+
+
+@pytest.mark.parametrize(("task_id", "actions"), [(0, expert_actions), (6, wild_actions)])
+def test_an_episode_is_the_one_lerobots_own_environment_runs(task_id, actions):
+    reference = LeRobotsOwn(task_id)
+    raw = reference.reset(7)
+    with LiberoSimulation(SPEC.model_copy(update={"render": "stock"}), task_id) as simulation:
         simulation.reset(8)  # another episode's fixtures are not this one's
-        ours = simulation.reset(7, init_states[3], BOTH)
-        assert_equal_observations(ours, raw)
+        observation = simulation.reset(7, benchmark_init_states(SPEC.suite, task_id)[INIT_STATE], BOTH)
+        assert_equal_observations(observation, raw)
         in_the_air = contacts(simulation)
-        for action in [*ACTIONS, *[DOWN] * 30]:
-            raw, *_ = reference.step(action)
-            ours, _ = simulation.step(action, BOTH)
-        assert_equal_observations(ours, raw)
-        np.testing.assert_array_equal(simulation.sim_state(), reference._env.get_sim_state())
+        for step, action in enumerate(actions(simulation)):
+            look = step % 30 == 29
+            raw, expected = reference.step(action, look)
+            observation, solved = simulation.step(action, BOTH if look else ())
+            assert_equal_observations(observation, raw)
+            assert solved == expected
+            assert_equal_data(simulation._libero.sim.data._data, reference.sim.data._data)
+        assert step >= 59
         assert contacts(simulation) != in_the_air  # what is stiff shows the smallest difference
     reference.close()
 
 
 def contacts(simulation) -> int:
     return simulation._libero.sim.data.ncon
+
+
+def assert_equal_data(ours, stock):
+    """Every number that MuJoCo has computed: controls, forces and what the next step begins from, too."""
+    for name in dir(stock):
+        expected = getattr(stock, name)
+        if isinstance(expected, np.ndarray) and expected.dtype.kind == "f":  # some indices are memory never written
+            np.testing.assert_array_equal(getattr(ours, name), expected, err_msg=name)
+    np.testing.assert_array_equal(ours.contact.geom, stock.contact.geom)
+    np.testing.assert_array_equal(ours.contact.dist, stock.contact.dist)
 
 
 def assert_equal_observations(ours, raw):
@@ -110,7 +159,7 @@ def assert_equal_observations(ours, raw):
         }
     )
     np.testing.assert_array_equal(ours.state, processed["observation.state"][0])
-    for camera in BOTH:
+    for camera in ours.images:
         expected = processed[f"observation.images.{camera}"][0].permute(1, 2, 0)
         np.testing.assert_array_equal(ours.images[camera], expected)
 
@@ -189,6 +238,18 @@ def test_what_a_seed_draws_does_not_depend_on_the_episodes_before():
             drawer.reset(6)
             draws.append((*drawer.init_state, *drawer.body_position("wooden_cabinet_1_main")))
     assert draws[0] == draws[1] == draws[2]
+
+
+def test_an_episode_begins_with_the_model_as_it_was_compiled():
+    with LiberoSimulation(SPEC, 6) as simulation:
+        simulation.reset(1)
+        for action in ACTIONS:
+            simulation.step(action, BOTH)
+        xml = simulation._libero.env.model.get_xml()
+        model, expected = simulation._model.fresh(xml), physics.compiled(xml)
+        for name in dir(expected):
+            if isinstance(getattr(expected, name), np.ndarray):
+                np.testing.assert_array_equal(getattr(model, name), getattr(expected, name), err_msg=name)
 
 
 def test_the_wrist_holds_its_orientation_while_the_rotation_actions_are_zero(simulation):
