@@ -123,10 +123,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3], help="numbers of training seeds")
     parser.add_argument("--luck", type=float, default=0.0, help="how much training seeds differ [logits]")
     parser.add_argument("--margin", type=float, default=0.1, help="non-inferiority margin [fraction]")
+    parser.add_argument("--claim", default="checkpoints", choices=["checkpoints", "methods"])
     stoppings = ["fixed", "anytime"]
     parser.add_argument("--stopping", nargs="+", default=stoppings, choices=[*stoppings, "adaptive"])
     args = parser.parse_args()
-    settings = load_experiment(default_config()).decision.model_copy(update={"margin": args.margin})
+    settings = load_experiment(default_config()).decision
+    settings = settings.model_copy(update={"margin": args.margin, "claim": args.claim})
     wrong = level(settings.confidence)
     print(f"{args.experiments} experiments each, margin {settings.margin:g}, level {wrong:g}: a false verdict")
     print(f"is within simulation error up to {_upper(args.experiments, wrong):.3f}.")

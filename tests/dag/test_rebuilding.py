@@ -176,6 +176,7 @@ KEYS = {
     "decision.min_baseline_success": (0.3, DECISION),
     "decision.confidence": (0.8, LOOKS | DECISION),
     "decision.margin": (0.05, LOOKS | DECISION),
+    "decision.claim": ("methods", LOOKS | DECISION, {"training": {"seeds": [0, 1]}}),
     "decision.stopping": ("anytime", LOOKS | DECISION),
     "decision.power": (0.9, DECISION),
     "decision.when_inconclusive": ("extend", DECISION),
@@ -378,6 +379,7 @@ MODULES = {
     "world_modality/data/contract.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/data/dataset.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/decision/looks.py": JUDGED | PLOTTED,
+    "world_modality/decision/methods.py": JUDGED | PLOTTED,
     "world_modality/decision/tree.py": TREE | PLOTTED,
     "world_modality/data/demonstrations.py": RECORDED | {"replay_demonstrations"},
     "world_modality/artifacts/documents.py": JUDGED

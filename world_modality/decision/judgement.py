@@ -19,6 +19,13 @@ import polars as pl
 from pydantic import Field
 
 from world_modality.artifacts.documents import Document
+from world_modality.decision.methods import (
+    MethodsTest,
+    Spread,
+    odds_of_methods,
+    seeds_to_settle,
+    states_to_settle,
+)
 from world_modality.decision.pairs import Differences, count_pairs, differences, pair_outcomes
 from world_modality.decision.power import Odds, Truth, looks_to_settle, odds, odds_of_looks, pairs_to_settle
 from world_modality.decision.statistics import Conclusion, Interval, conclude, holm, holm_levels, level, weigh
@@ -39,6 +46,7 @@ class Judgement(Document):
     p_worse: float = Field(description="that the option is worse; corrected within the family")
     p_non_inferior: float = Field(description="that it loses less than the margin; corrected within the family")
     design_effect: float = Field(description="pairs that are worth one independent pair")
+    spread: Spread | None = Field(description="between training seeds, for a claim about methods; else null")
     conclusion: Conclusion
 
 
@@ -80,7 +88,15 @@ class Worth(Document):
     pairs_to_settle: int | None = Field(
         description="about how many pairs judge equals NON_INFERIOR and a loss of twice the margin INFERIOR, each with "
         "a chance of decision.power; with `adaptive`, after how many a run is settled with that chance if the true "
-        "difference is the observed one; null: more than 20,000"
+        "difference is the observed one; null: more than 20,000, or a claim about methods"
+    )
+    seeds_to_settle: int | None = Field(
+        description="for a claim about methods, about how many training seeds on the same number of initial states "
+        "judge equals NON_INFERIOR with a chance of decision.power; null: more than 100, or no such claim"
+    )
+    states_to_settle: int | None = Field(
+        description="about how many initial states of all pickup tasks, with as many training seeds, do the same; "
+        "null: more than 20,000, or no such claim"
     )
 
 
@@ -142,7 +158,8 @@ def _judge(
 
 def judge_family(members: Sequence[Differences], criteria: Criteria) -> list[Judgement]:
     """Judge comparisons that are corrected for their number together."""
-    evidence = [weigh(difference, criteria.margin, criteria.confidence, criteria.stopping) for difference in members]
+    criterion = (criteria.margin, criteria.confidence, criteria.stopping, criteria.claim)
+    evidence = [weigh(difference, *criterion) for difference in members]
     worse, non_inferior = ([getattr(found, name) for found in evidence] for name in ("p_worse", "p_non_inferior"))
     lower, upper = (holm_levels(p_values, level(criteria.confidence)) for p_values in (non_inferior, worse))
     intervals = [found.interval(*levels) for found, *levels in zip(evidence, lower, upper, strict=True)]
@@ -156,6 +173,7 @@ def judge_family(members: Sequence[Differences], criteria: Criteria) -> list[Jud
             p_worse=p_worse,
             p_non_inferior=p_non_inferior,
             design_effect=difference.design_effect,
+            spread=MethodsTest(difference).spread if criteria.claim == "methods" else None,
             conclusion=conclude(interval, criteria.margin),
         )
         for difference, interval, p_worse, p_non_inferior in zip(
@@ -181,21 +199,31 @@ def worth(judged: Judgement, decision: Decision, looks: Sequence[int]) -> Worth:
     def adaptive(loss: float) -> Odds:
         return odds_of_looks(looks, Truth.plausible(-loss, discordance), margin, wrong)
 
-    if decision.stopping == "adaptive":
+    def methods(loss: float) -> Odds:
+        return odds_of_methods(judged.spread, loss, margin, wrong)
+
+    seeds = states = None
+    if judged.spread:
+        odds_of, enough, settling = methods, None, (judged.spread, margin, wrong, power)
+        seeds, states = seeds_to_settle(*settling), states_to_settle(*settling)
+    elif decision.stopping == "adaptive":
         odds_of, observed = adaptive, Truth.plausible(judged.difference, discordance)
         enough = looks_to_settle(looks, observed, margin, wrong, power)
     else:
         odds_of, enough = planned, pairs_to_settle(discordance, margin, wrong, power)
+    bare = methods if judged.spread else planned
     losses = np.arange(1, 101) / 100
     called = bisect.bisect_left(losses, power, key=lambda loss: odds_of(loss).inferior)
     return Worth(
         pairs=independent,
         discordance=discordance,
-        bare_rule_error=planned(0).bare_rule_worse,
-        bare_rule_miss=1 - planned(margin).bare_rule_worse,
+        bare_rule_error=bare(0).bare_rule_worse,
+        bare_rule_miss=1 - bare(margin).bare_rule_worse,
         non_inferior_if_equal=odds_of(0).non_inferior,
         inferior_if_margin=odds_of(margin).inferior,
         inferior_if_twice_margin=odds_of(2 * margin).inferior,
         smallest_loss=float(losses[called]) if called < len(losses) else None,
         pairs_to_settle=enough,
+        seeds_to_settle=seeds,
+        states_to_settle=states,
     )

@@ -10,7 +10,9 @@ p-value equals the level. So the verdict is read off the interval:
 
 A false `INFERIOR` (of an option as good as its reference) and a false `NON_INFERIOR` (of one that loses the margin or
 more) are each made at most at the level. With `stopping: fixed` that holds for a number of episodes chosen beforehand
-(`paired.paired_test`); with `anytime` and `adaptive` for any number, chosen at any look (`sequential.SequentialTest`).
+(`paired.paired_test`), with `anytime` and `adaptive` for any number, chosen at any look (`sequential.SequentialTest`).
+All of that is about the checkpoints that were trained. With `claim: methods` it holds for any training seeds
+(`methods.MethodsTest`).
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from world_modality.decision.exact import ExactTest
+from world_modality.decision.methods import MethodsTest
 from world_modality.decision.paired import paired_test
 from world_modality.decision.pairs import Differences, design_effect
 from world_modality.decision.sequential import SequentialTest
 
 Interval = tuple[float, float]
 Stopping = Literal["fixed", "anytime", "adaptive"]
+Claim = Literal["checkpoints", "methods"]
 Conclusion = Literal["NON_INFERIOR", "INFERIOR", "INCONCLUSIVE"]
 
 
@@ -60,7 +64,7 @@ def rate_interval(outcomes: np.ndarray, confidence: float, method: Literal["wils
 class Evidence:
     """What the pairs of a comparison say of its two questions."""
 
-    test: ExactTest | SequentialTest
+    test: ExactTest | SequentialTest | MethodsTest
     p_worse: float
     p_non_inferior: float
 
@@ -69,9 +73,14 @@ class Evidence:
         return self.test.limit(lower, "above"), self.test.limit(upper, "below")
 
 
-def weigh(difference: Differences, margin: float, confidence: float, stopping: Stopping) -> Evidence:
+def weigh(
+    difference: Differences, margin: float, confidence: float, stopping: Stopping, claim: Claim = "checkpoints"
+) -> Evidence:
     """Test a difference for being below zero, and for being above minus the margin."""
-    test = paired_test(difference, level(confidence)) if stopping == "fixed" else SequentialTest(difference)
+    if claim == "methods":
+        test = MethodsTest(difference)
+    else:
+        test = paired_test(difference, level(confidence)) if stopping == "fixed" else SequentialTest(difference)
     return Evidence(test, p_worse=test.p_value(0.0, "below"), p_non_inferior=test.p_value(-margin, "above"))
 
 

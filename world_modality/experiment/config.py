@@ -120,6 +120,11 @@ class Experiment(Section):
     def _check(self):
         self._check_options()
         self._check_tasks()
+        if self.decision.claim == "methods" and (len(self.training.seeds) < 2 or self.decision.stopping != "fixed"):
+            raise ValueError(
+                f"decision.claim: methods needs two training.seeds or more and decision.stopping fixed, not "
+                f"{len(self.training.seeds)} and {self.decision.stopping}"
+            )
         if not self.simulation.spread and self.most_episodes > INIT_STATES_PER_TASK:
             raise ValueError(
                 f"evaluation.episodes: LIBERO's benchmark has {INIT_STATES_PER_TASK} initial states a task, not "

@@ -333,6 +333,10 @@ class Criteria(Section):
         "they also hold if it is raised after a look at them; adaptive: the pipeline looks after each round, and stops "
         "evaluating a comparison once it is settled, at the latest after evaluation.max_episodes"
     )
+    claim: Literal["checkpoints", "methods"] = Field(
+        description="what the verdicts are about. checkpoints: those that were trained; methods: any training seed, "
+        "which takes several of them (training.seeds) and stopping: fixed"
+    )
 
 
 class Decision(Tree, Criteria):

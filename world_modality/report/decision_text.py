@@ -6,6 +6,7 @@ when, where or how fast the run was made, and no line is wider than `WIDTH` colu
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -218,17 +219,19 @@ def _reading(verdict: Verdict) -> list[str]:
     """How to read the table of comparisons."""
     settings, margin = verdict.settings, f"{100 * verdict.settings.margin:g}"
     how = {
+        "methods": "Student's t over training seeds and initial states (decision.claim: methods)",
         "fixed": "an exact score test, valid for a number of episodes chosen beforehand (decision.stopping: fixed)",
         "anytime": "e-processes, valid however often one looks and extends (decision.stopping: anytime)",
         "adaptive": "e-processes, looked at after every round of episodes (decision.stopping: adaptive)",
     }
+    test = how["methods" if settings.claim == "methods" else settings.stopping]
     stopped = (
         "Stopped: a comparison gets no more episodes once it is settled; at the cap (evaluation.max_episodes); or, if "
         "it is a control, when its reference is not evaluated any further."
     )
     return [
         "Difference: success rate of the 1st minus that of the 2nd in percentage points. p worse: the 1st is worse. "
-        f"p margin: the 1st loses less than {margin} points. All by {how[settings.stopping]}. Interval "
+        f"p margin: the 1st loses less than {margin} points. All by {test}. Interval "
         f"({_confidence(verdict)}, or more where corrected): the differences that this test does not reject.",
         f"So the verdict is read off the interval. NON_INFERIOR: it lies above -{margin}. INFERIOR: not that, and it "
         f"lies below 0. INCONCLUSIVE: neither. {_corrected(verdict)}",
@@ -287,6 +290,12 @@ def _worth(verdict: Verdict) -> list[str]:
     lines += [_own_schedule(option) for option in verdict.options if option.learning_schedule]
     most = "up to " if settings.stopping == "adaptive" else ""
     states, seeds = f"{most}{verdict.initial_states} initial states a task", len(verdict.training_seeds)
+    if settings.claim == "methods":
+        return [
+            *lines,
+            f"{seeds} training seeds on the same {states}: this compares the methods. The verdicts hold for other "
+            "training seeds too.",
+        ]
     if seeds == 1:
         return [*lines, f"One training seed, {states}: this compares checkpoints, not methods."]
     return [
@@ -317,6 +326,12 @@ def _power(verdict: Verdict) -> list[str]:
         f"points INFERIOR, and {100 * worth.inferior_if_twice_margin:.0f}% judge a loss of twice that INFERIOR"
     )
     equals = f"{100 * worth.non_inferior_if_equal:.0f}%"
+    if main.success.spread:
+        return [
+            counts,
+            f"With these seeds and states, {equals} of all experiments {chances}. {could}",
+            *_seeds(verdict),
+        ]
     if settings.stopping == "adaptive":
         return [counts, *_adaptive_power(verdict, f"{equals} of all such runs {chances}. {could}", enough)]
     return [
@@ -338,6 +353,22 @@ def _adaptive_power(verdict: Verdict, chances: str, enough: str) -> list[str]:
             "only the new episodes are rolled out, and the verdicts hold."
         )
     return lines
+
+
+def _seeds(verdict: Verdict) -> list[str]:
+    """How much the training seeds matter, and whether more of them or more initial states would settle it."""
+    spread, worth, power = verdict.primary.success.spread, verdict.worth, f"{100 * verdict.settings.power:g}%"
+    more = [
+        f"about {worth.seeds_to_settle} seeds on these initial states" if worth.seeds_to_settle else "",
+        f"about {worth.states_to_settle} initial states with these seeds" if worth.states_to_settle else "",
+    ]
+    way = " or ".join(filter(None, more)) or "more than 100 seeds, and more initial states do not replace them"
+    return [
+        f"From one training seed to another the difference varies by {100 * math.sqrt(spread.seed):.1f} points "
+        f"(standard deviation, estimated from {spread.seeds} seeds). {100 * spread.share_of_seeds:.0f}% of the "
+        "uncertainty comes from the seeds, the rest from episodes. To judge equals NON_INFERIOR in "
+        f"{power} of all experiments takes {way}."
+    ]
 
 
 def _said(comparison: Comparison, margin: float) -> str:

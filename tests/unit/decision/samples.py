@@ -55,7 +55,7 @@ def spec(run=("E0", "E2"), gpu_hours=None, **decision):
     roles = {"baseline": "E0", "world": "E2", "wrist": "A", "fusion": "C", "pickup_tasks": list(PICKUP)}
     choices = {"wrist_experiment": "if_world_hurts", "on_hurt": ["A"], "on_success": []}
     thresholds = {"min_baseline_success": 0.2, "confidence": 0.90, "margin": 0.1, "min_world_effect": 1e-3}
-    thresholds |= {"stopping": "fixed", "power": 0.8, "when_inconclusive": "keep_baseline"}
+    thresholds |= {"stopping": "fixed", "claim": "checkpoints", "power": 0.8, "when_inconclusive": "keep_baseline"}
     decision = roles | choices | thresholds | decision
     rows = {name: {k: v for k, v in row.items() if k != "label"} for name, row in OPTIONS.items()}
     labels = {name: row["label"] for name, row in OPTIONS.items()}
