@@ -195,7 +195,8 @@ rule collect_attention:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        flags=flags(episodes=experiment.most_episodes),
+        flags=flags(episodes=experiment.most_episodes)
+        + (" --adaptive" if experiment.is_adaptive else ""),
         source=source_code("scripts/collect_attention.py"),
     message:
         "Join the attention of option {wildcards.option} at rollout"

@@ -15,14 +15,15 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--option", required=True)
 parser.add_argument("--blocks", type=existing, nargs="+", required=True, help="attention table of each block")
 parser.add_argument("--episodes", type=whole_number(1), required=True, help="initial states 0 … n-1 of each task")
+parser.add_argument("--adaptive", action="store_true", help="fewer initial states are right, if none is left out")
 parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
 
 
 def main() -> None:
     arguments = parser.parse_args()
-    spec = {"option": arguments.option, "episodes": arguments.episodes}
+    spec = {"option": arguments.option, "episodes": arguments.episodes, "adaptive": arguments.adaptive}
     with making(arguments.output, __file__, {"blocks": arguments.blocks}, spec) as table:
-        join_blocks(arguments.blocks, arguments.option, arguments.episodes, table)
+        join_blocks(arguments.blocks, arguments.option, arguments.episodes, table, arguments.adaptive)
 
 
 if __name__ == "__main__":

@@ -187,11 +187,11 @@ def trained(results):
     return {path.relative_to(results).as_posix(): (content_sha256(path), path.stat().st_mtime_ns) for path in made}
 
 
-def run_more(folder, environment, overlay, target):
-    """Run the smoke experiment with an overlay to one target."""
+def run_more(folder, environment, overlay, *targets):
+    """Run the smoke experiment with an overlay to some targets."""
     (folder / "more.yaml").write_text(yaml.safe_dump(overlay))
     command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile", "--cores", "2"]
-    command += ["--directory", folder / "runs", "--configfile", SMOKE, folder / "more.yaml", "--", target]
+    command += ["--directory", folder / "runs", "--configfile", SMOKE, folder / "more.yaml", "--", *targets]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
 
@@ -216,7 +216,7 @@ def test_an_adaptive_run_goes_on_from_the_episodes_that_are_there_and_stops_once
     assert len(read_json(results / "eval_A_0.json")["episodes"]) == 3
 
     rounds["decision"] |= {"margin": 0.999, "confidence": 0.6}
-    run_more(tmp_path, environment, rounds, "results/decision.txt")
+    run_more(tmp_path, environment, rounds, "results/decision.txt", "results/attention.txt")
     assert compared(results) == {"E2": 2, "S0": 2, "A": 2, "E2-zero": 2}
     assert (results / "decision.txt").read_text().splitlines()[1].endswith("  settled")
     assert len(read_json(results / "eval_A_0.json")["episodes"]) == 2

@@ -4,7 +4,7 @@
 and hashes of what it was trained on. It compares each option's checkpoint with the baseline's of the same training
 seed, and each world option's also with that of the tree's world option. What two options may differ in follows from
 their rows of the option table, which the checkpoints record; any other difference is refused by name. `evaluations`
-checks that the evaluations share the same protocol, episodes and seeds.
+checks that the evaluations share the same protocol, and the same seeds in the episodes that both have.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def audit(folders: Sequence[Path], evaluations: Sequence[Evaluation], baseline: 
     """
     trained = [read_trained(folder) for folder in folders]
     by_name = {(t.option, t.seed): t for t in trained}
-    check_comparable(evaluations, baseline)
+    check_comparable(evaluations, baseline, adaptive=True)  # `decide` knows whether options may differ in length
     _check_evaluated(by_name, evaluations)
     options: dict[str, Any] = {}
     for checkpoint in trained:

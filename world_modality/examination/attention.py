@@ -288,11 +288,12 @@ def join_specs(specs: Mapping[Path, AttentionSpec]) -> AttentionSpec:
     return AttentionSpec(**expected | {"checkpoints": checkpoints})
 
 
-def join_blocks(blocks: Sequence[Path], option: str, episodes: int, output: Path) -> None:
+def join_blocks(blocks: Sequence[Path], option: str, episodes: int, output: Path, adaptive: bool = False) -> None:
     """Join the blocks of all tasks and training seeds of one option's rollouts, in the order given.
 
     Args:
         episodes: initial states 0 … episodes - 1 of each task are kept; a block may hold more.
+        adaptive: there may be fewer, but none may be missing before the last.
 
     Raises:
         InputError: a block is not of the option's rollouts, has another spec than the others, or holds an episode that
@@ -302,10 +303,10 @@ def join_blocks(blocks: Sequence[Path], option: str, episodes: int, output: Path
     for path, spec in specs.items():
         if (spec.option, spec.where) != (option, "rollout"):
             raise InputError(f"{path}: is of option {spec.option} in {spec.where}, expected {option} in rollout")
-    write_attention(output, join_specs(specs), _joined_rows(blocks, episodes))
+    write_attention(output, join_specs(specs), _joined_rows(blocks, episodes, adaptive))
 
 
-def _joined_rows(blocks: Sequence[Path], episodes: int) -> Iterator[pa.Table]:
+def _joined_rows(blocks: Sequence[Path], episodes: int, adaptive: bool) -> Iterator[pa.Table]:
     found: dict[tuple[int, int], set[int]] = {}  # (training seed, task): initial states
     for path in blocks:
         rows = AttentionTable.open(path).rows
@@ -317,6 +318,6 @@ def _joined_rows(blocks: Sequence[Path], episodes: int) -> Iterator[pa.Table]:
             states.add(episode)
         yield rows
     for (seed, task), states in found.items():
-        missing = sorted(set(range(episodes)) - states)
+        missing = sorted(set(range(max(states) + 1 if adaptive else episodes)) - states)
         if missing:
             raise InputError(f"{blocks[0].parent}: no block holds episode {missing[0]} of task {task}, seed {seed}")

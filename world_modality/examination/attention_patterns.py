@@ -202,9 +202,12 @@ def _episodes(rows: pl.DataFrame, values: list[str], by: Sequence[str] = ()) -> 
 
 
 def _paired(one: Pattern, mine: pl.DataFrame, other: Pattern, theirs: pl.DataFrame) -> PairedPatterns:
-    """The `other` option minus `one`, in mean k and evenness, paired by episode."""
+    """The `other` option minus `one`, in mean k and evenness, paired by episode.
+
+    One may have been evaluated for longer, but all episodes of the other must be among its own.
+    """
     pairs = mine.join(theirs, on=EPISODE, suffix="_other")
-    if not len(pairs) == len(mine) == len(theirs):
+    if len(pairs) < min(len(mine), len(theirs)):
         raise InputError(
             f"{one.table.option} and {other.table.option} in {one.table.where}: {len(mine)} and {len(theirs)} episodes "
             f"make {len(pairs)} pairs"

@@ -78,7 +78,7 @@ CONFIG_KEYS = {
         "--count": "evaluation.block_size",
     },
     "collect_evaluation": {"episodes": "evaluation", "adaptive": "decision.stopping"},
-    "collect_attention": {"--episodes": "evaluation"},
+    "collect_attention": {"--episodes": "evaluation", "--adaptive": "decision.stopping"},
     "look_at_comparison": {
         "": "options",
         "tasks": "decision.pickup_tasks",

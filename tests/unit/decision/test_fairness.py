@@ -181,6 +181,12 @@ def test_one_other_initial_state_is_refused(checkpoints):
         audited(checkpoints, evaluations)
 
 
+def test_options_whose_comparisons_stopped_at_different_times_are_audited(checkpoints):
+    lengths = dict(zip(OPTIONS, (3, 2, 1), strict=True))
+    evaluations = [evaluation(f, episodes=[episode(i) for i in range(lengths[o])]) for o, f in checkpoints.items()]
+    assert set(audited(checkpoints, evaluations)["options"]) == set(OPTIONS)
+
+
 def test_an_evaluation_of_other_weights_is_refused(checkpoints):
     evaluations = [evaluation(folder) for folder in checkpoints.values()]
     edit("training.json", "weights_sha256", value="0" * 64)(checkpoints["S0"])

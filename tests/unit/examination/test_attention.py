@@ -317,6 +317,16 @@ def test_blocks_of_all_tasks_and_seeds_are_joined_without_the_episodes_not_asked
     assert found == [(seed, task, episode) for seed, task in places for episode in range(3)]
 
 
+def test_an_option_that_was_settled_early_has_fewer_episodes_but_leaves_none_out(tmp_path):
+    first, third = tmp_path / "a.parquet", tmp_path / "c.parquet"
+    block(first, episodes=(0, 1))
+    block(third, episodes=(4, 5))
+    join_blocks([first], "E2", 9, tmp_path / "joined.parquet", adaptive=True)
+    assert set(AttentionTable.open(tmp_path / "joined.parquet").rows["episode"].to_pylist()) == {0, 1}
+    with pytest.raises(InputError, match="no block holds episode 2 of task 0"):
+        join_blocks([first, third], "E2", 9, tmp_path / "joined.parquet", adaptive=True)
+
+
 @pytest.mark.parametrize(
     ("second", "message"),
     [
@@ -381,6 +391,14 @@ def test_the_wrist_option_is_compared_episode_by_episode():
     half = 4.302653 * 0.1 / np.sqrt(3)  # Student's t with 2 degrees of freedom
     assert paired.mean_k.interval == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
     assert paired.moved == pytest.approx(0.2)
+
+
+def test_an_option_that_was_evaluated_for_longer_is_compared_on_the_episodes_of_the_other():
+    front = table(*(chunk([[[1 - p, p]]], e) for e, p in enumerate((0.2, 0.4, 0.6))))
+    wrist = table(*(chunk([[[1 - p, p]]], e) for e, p in enumerate((0.3, 0.6))), option="A", cameras=WRIST)
+    (paired,) = compare([front, wrist], "E2", "A").differences
+    assert paired.pairs == 2
+    assert paired.mean_k.mean == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(
