@@ -131,7 +131,7 @@ def rounds_run(option):
         return 1
     known = comparisons_with(option, experiment.known_options())
     rounds = max(map(rounds_of, known))
-    if known == comparisons_with(option, experiment.reported_options()):
+    if set(known) == set(comparisons_with(option, experiment.reported_options())):
         return rounds
     return max(map(rounds_of, comparisons_with(option, compared_options())))
 
@@ -143,9 +143,10 @@ def known_task(wildcards):
 
 
 def comparisons_with(option, others):
-    return {
+    """The comparisons that an option takes part in, if it is run with these others."""
+    return [
         pair for pair in experiment.comparisons([*others, option]) if option in pair
-    }
+    ]
 
 
 def urgency(wildcards):
