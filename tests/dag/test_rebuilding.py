@@ -37,7 +37,7 @@ CONTROLS = {"looks/S0_E0/*", "looks/E2-zero_E2/*"}  # one more comparison, and e
 PICKUP = {"pickup.json", "plan.json"}
 DECISION = {"decision.json", "decision.txt"}
 FAIRNESS = {"fairness.json"}
-ADAPTIVE = {"decision": {"stopping": "adaptive"}}
+ADAPTIVE = {"decision": {"stopping": "adaptive"}, "evaluation": {"episodes": None}}
 FIGURES = {"figures/success.svg", "figures/attention.svg", "figures/prophet.svg", "figures/plan.svg"}
 ATTENTION = {"attention.json", "attention.txt"}
 DRAWN_PROPHETS = {"figures/prophet.svg"}
@@ -284,7 +284,8 @@ def jobs_before(tmp_path_factory):
 @pytest.mark.parametrize("key", KEYS)
 def test_an_edit_rebuilds_what_is_stated_and_nothing_else(tmp_path, jobs_before, key):
     value, stated, *start = KEYS[key]
-    always = {"decision": {"wrist_experiment": "always", "stopping": "fixed"}}  # so that all of it is planned
+    # All of it is planned where nothing waits for a look.
+    always = {"decision": {"wrist_experiment": "always", "stopping": "fixed"}, "evaluation": {"episodes": 20}}
     base = merged(merged(copy.deepcopy(CONFIG), always), start[0] if start else {})
     before = jobs_before(base)
     whole = isinstance(value, dict) and "source" in value

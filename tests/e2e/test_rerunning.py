@@ -21,6 +21,7 @@ ALL = {"E0", "E2", "E2-zero", "S0", "A"}
 END = {"decision.json", "decision.txt", "figures/success.svg"}
 WORLD = {"E2", "A", "E9"}
 COSTS = {"smoke": default_config()["costs"]["full"]}  # costs.yaml has none for this scale
+CONTROLS = {"looks/S0_E0/round_0.json", "looks/E2-zero_E2/round_0.json"}  # each has a smaller share of the level
 LOOKS = {f"looks/{pair}/round_0.json" for pair in ("E2_E0", "S0_E0", "A_E0", "E2-zero_E2")}
 FIGURES = {f"figures/{name}.svg" for name in ("success", "attention", "prophet")}
 DRAWN = FIGURES | {"figures/plan.svg"}
@@ -72,7 +73,7 @@ EDITS = {
     "a new option that nobody runs": ({"options": {"E9": {"label": "new", "cameras": ["front"]}}}, set()),
     "a new option": (
         {"options": {"E9": {"label": "new", "cameras": ["front"]}}, "run": ["E0", "E2", "E2-zero", "S0", "E9"]},
-        policy("E9") | evaluated("E9") | PICKUP | COMPARED,
+        policy("E9") | evaluated("E9") | CONTROLS | PICKUP | COMPARED,
     ),
     "a budget": ({"budget": {"gpu_hours": 1000}, "costs": COSTS}, PICKUP | COMPARED),
     "a budget for nothing": ({"budget": {"gpu_hours": 0}, "costs": COSTS}, PICKUP | COMPARED),
@@ -207,7 +208,7 @@ def test_an_adaptive_run_goes_on_from_the_episodes_that_are_there_and_stops_once
     results = tmp_path / "runs/results"
     there = trained(results)
     blocks = {path: path.read_bytes() for path in results.glob("rollouts/*/seed_0/task_0/block_0.jsonl")}
-    rounds = {"decision": {"stopping": "adaptive"}, "evaluation": {"max_episodes": 3}}
+    rounds = {"decision": {"stopping": "adaptive"}, "evaluation": {"episodes": None, "max_episodes": 3}}
     run_more(tmp_path, environment, rounds, "results/decision.txt")
     assert trained(results) == there
     assert {path: path.read_bytes() for path in blocks} == blocks
@@ -244,7 +245,7 @@ def why(smoke, tmp_path, edit):
         ({"world": {"horizon": 4}}, "world.horizon was 8, is now 4"),
         ({"world": {"window": 2}}, "world.window was 4, is now 2"),
         ({"training": {"learning_rate": 1e-3}}, "training.learning_rate was 0.0015, is now 0.001"),
-        ({"decision": {"margin": 0.05}}, "decision.margin was 0.1, is now 0.05"),
+        ({"decision": {"margin": 0.05}}, "decision.margin was 0.2, is now 0.05"),
         ({"options": {"A": {"label": "new"}}}, "options.A.label was predicted futures of the wrist camera, is now new"),
         ({"evaluation": {"video_size": 96}}, "evaluation.video_size was 64, is now 96"),
         ({"evaluation": {"horizon": 30}}, "evaluation.horizon was 20, is now 30"),

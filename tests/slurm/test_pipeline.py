@@ -204,7 +204,7 @@ def test_a_job_that_ran_out_of_memory_is_submitted_again_with_more(start, finish
 @pytest.mark.usefixtures("begun")
 def test_an_adaptive_run_gets_its_rounds_on_the_cluster(start, finished):
     """Each round's blocks are jobs of their own, submitted together once a look has asked for the round."""
-    rounds = {"decision": {"stopping": "adaptive"}, "evaluation": {"max_episodes": 3}}
+    rounds = {"decision": {"stopping": "adaptive"}, "evaluation": {"episodes": None, "max_episodes": 3}}
     run = start(finished(), "results/looks/E2_E0/round_1.json", "results/eval_S0_0.json", overlay=rounds)
     run.ends_well()
     rolled_out = {

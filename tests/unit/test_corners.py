@@ -75,6 +75,7 @@ def accepted(key, value, gpu_hours, **decision):
     """The experiment with a key at that value; None if the first line refuses it together with the other keys."""
     config = default_config() | {"costs": {"embedded": copy.deepcopy(COSTS)}}
     config["decision"] |= decision
+    config["evaluation"]["episodes"] = None if config["decision"]["stopping"] == "adaptive" else 20
     config["budget"]["gpu_hours"] = gpu_hours
     *parents, last = key.split(".")
     section = config
@@ -93,7 +94,7 @@ def test_the_numbers_that_are_tried_are_those_of_the_config():
     assert {"costs.embedded.latents.wrist", "costs.embedded.evaluate.one"} <= keys
 
 
-@pytest.mark.parametrize("stopping", ["fixed", "anytime"])
+@pytest.mark.parametrize("stopping", ["fixed", "anytime", "adaptive"])
 @pytest.mark.parametrize(("key", "value"), corners(JUDGED), ids=str)
 def test_at_the_ends_of_a_range_the_episodes_are_judged_and_the_decision_is_written(
     tmp_path, monkeypatch, key, value, stopping
@@ -101,7 +102,7 @@ def test_at_the_ends_of_a_range_the_episodes_are_judged_and_the_decision_is_writ
     if not (experiment := accepted(key, value, None, stopping=stopping, wrist_experiment="always")):
         return
     settings = experiment.decision_spec().model_copy(update={"run": ["E0", "E2"]})
-    episodes = min(10, experiment.evaluation.episodes)
+    episodes = min(10, experiment.episodes(1))
     if (settings.model_dump_json(), episodes) in TRIED:  # a key that the last stages do not read
         return
     TRIED.add((settings.model_dump_json(), episodes))

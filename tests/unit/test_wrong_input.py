@@ -47,6 +47,9 @@ OVERLAYS = {
     "decision: {pickup_tasks: [5]}": "decision.pickup_tasks: task 5 is not in evaluation.tasks",
     "{simulation: {spread: 0}, decision: {stopping: fixed}, evaluation: {episodes: 51}}": "evaluation.episodes: "
     "LIBERO's benchmark has 50 initial states a task, not 51; with simulation.spread above 0 any number is drawn",
+    "evaluation: {episodes: 50}": "evaluation.episodes: 50 means nothing with decision.stopping adaptive; "
+    "evaluation.max_episodes is the cap, and stopping fixed takes a number chosen beforehand",
+    "decision: {stopping: fixed}": "evaluation.episodes: decision.stopping fixed needs a number",
     # numbers out of range
     "training: {steps: -5}": "training.steps: Input should be greater than 0, not -5",
     "training: {steps: 0}": "training.steps: Input should be greater than 0, not 0",

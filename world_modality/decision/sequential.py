@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from world_modality.decision.pairs import Differences, Side
 
@@ -51,7 +51,7 @@ def _log_payoffs(values: np.ndarray, bound: float, side: Side) -> np.ndarray:
 
 def _mixture(log_fortunes: np.ndarray) -> np.ndarray:
     """The mean fortune of all gamblers: (..., BETS) -> (...)."""
-    return np.exp(np.minimum(np.logaddexp.reduce(log_fortunes, axis=-1) - math.log(BETS), MOST))
+    return np.exp(np.minimum(special.logsumexp(log_fortunes, axis=-1) - math.log(BETS), MOST))
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ class Experiment(Section):
                 f"decision.claim: methods needs two training.seeds or more and decision.stopping fixed, not "
                 f"{len(self.training.seeds)} and {self.decision.stopping}"
             )
+        self._check_episodes()
         if not self.simulation.spread and self.most_episodes > INIT_STATES_PER_TASK:
             raise ValueError(
                 f"evaluation.episodes: LIBERO's benchmark has {INIT_STATES_PER_TASK} initial states a task, not "
@@ -148,6 +149,16 @@ class Experiment(Section):
         if expert % self.world.heads:
             raise ValueError(f"world.heads: {self.world.heads} do not divide the action expert's width, {expert}")
         return self
+
+    def _check_episodes(self) -> None:
+        episodes, stopping = self.evaluation.episodes, self.decision.stopping
+        if self.is_adaptive and episodes is not None:
+            raise ValueError(
+                f"evaluation.episodes: {episodes} means nothing with decision.stopping adaptive; "
+                "evaluation.max_episodes is the cap, and stopping fixed takes a number chosen beforehand"
+            )
+        if not self.is_adaptive and episodes is None:
+            raise ValueError(f"evaluation.episodes: decision.stopping {stopping} needs a number")
 
     def _check_options(self) -> None:
         decision = self.decision

@@ -285,8 +285,10 @@ class EvaluationSettings(Section):
     """Closed-loop rollouts from the same initial states for every option."""
 
     tasks: Naturals = Field(description="task ids to evaluate")
-    episodes: int = Field(
-        ge=1, le=10_000, description="fixed, anytime: initial states 0 … n-1 of each task, for every option [episodes]"
+    episodes: int | None = Field(
+        ge=1,
+        le=10_000,
+        description="fixed, anytime: initial states 0 … n-1 of each task, for every option; adaptive: null [episodes]",
     )
     max_episodes: int = Field(
         ge=1,

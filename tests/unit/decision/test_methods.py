@@ -88,6 +88,7 @@ def test_the_decision_says_how_much_seeds_differ_and_how_many_would_settle_it(tm
 def test_a_claim_about_methods_needs_several_seeds_and_a_number_chosen_beforehand(stopping, seeds):
     config = default_config()
     config["decision"] |= {"claim": "methods", "stopping": stopping}
+    config["evaluation"]["episodes"] = 20 if stopping == "fixed" else None
     config["training"]["seeds"] = seeds
     with pytest.raises(ValueError, match=r"decision\.claim: methods needs two training\.seeds or more"):
         load_experiment(config)

@@ -49,7 +49,6 @@ def test_a_spec_survives_json(name):
         ("costs.embedded.train.one", 3, {"judge", "decision"}),
         ("costs.embedded.latents.front", 3, set()),  # E2 has made them
         ("costs.full.train.one", 3, set()),  # another scale's
-        ("evaluation.episodes", 30, set()),  # of a run whose episodes are chosen beforehand
         ("evaluation.max_episodes", 30, {"evaluation S0", "decision"}),
         ("evaluation.blocks_per_round", 3, {"look S0 : E0", "decision"}),
         ("decision.margin", 0.1, {"look S0 : E0", "decision"}),
