@@ -12,25 +12,46 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from world_modality.artifacts.files import read_json_lines
 from world_modality.artifacts.provenance import read_provenance
 from world_modality.artifacts.records import content_sha256
 from world_modality.decision.evaluations import read_evaluation
+from world_modality.decision.looks import Look
 from world_modality.decision.published import read_counts
 from world_modality.errors import InputError
 from world_modality.examination.foresight import read_foresight
+from world_modality.experiment.config import load_experiment
+from world_modality.experiment.sections import ConfigError
 from world_modality.latents.table import LatentTable
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SEED = int(os.environ.get("SOAK_SEED", "0"))
 RECORDED = [read_provenance, content_sha256]
+
+
+def read_config(path: Path) -> None:
+    """Validate what a YAML parser makes of a config, which says one line for each offending key."""
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, OverflowError):  # Snakemake's to report
+        return
+    if isinstance(values, dict):
+        try:
+            load_experiment(values)
+        except ConfigError as error:
+            raise InputError(str(error).replace("\n", "; ")) from None
+
+
 READERS = {
     "eval_E2_0.json": [read_evaluation, *RECORDED],
     "rollouts/E2/seed_0/task_0/block_0.jsonl": [read_json_lines, *RECORDED],
     "latents_front.parquet": [LatentTable.open, *RECORDED],
     "attention_rollout_E2.parquet": RECORDED,
+    "looks/E2_E0/round_0.json": [Look.read, *RECORDED],
+    "run_config.yaml": [read_config],
     "prophet_E2.json": [read_foresight, *RECORDED],
     "figures/success.svg": RECORDED,
     "published_counts.yaml": [read_counts],
@@ -86,11 +107,14 @@ def refusal(read, path: Path) -> str:
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_spoilt_file_is_read_or_refused_in_one_line(smoke, tmp_path, name):
-    original = REPOSITORY / "docs" / name if name.endswith(".yaml") else smoke / "results" / name
+    original = REPOSITORY / "docs" / name if name == "published_counts.yaml" else smoke / "results" / name
     content, draw, inputs = original.read_bytes(), random.Random(f"{SEED} {name}"), 0
+    if name == "run_config.yaml":
+        content = json.dumps(yaml.safe_load(content)).encode()  # which is YAML as well
     path, until = tmp_path / original.name, time.monotonic() + SECONDS / len(READERS)
     while time.monotonic() < until:
-        spoil = spoil_json if path.suffix == ".json" and draw.random() < 0.6 else spoil_bytes
+        is_json = path.suffix == ".json" or name == "run_config.yaml"
+        spoil = spoil_json if is_json and draw.random() < 0.6 else spoil_bytes
         path.write_bytes(spoil(content, draw))
         inputs += 1
         for read in READERS[name]:

@@ -57,8 +57,8 @@ Token = Literal[
     "WRIST_EXPERIMENT_PENDING",
 ]
 
-# planned: the number of episodes was chosen beforehand; settled: a look settled it; cap: evaluation.max_episodes;
-# reference: a control, whose reference was not evaluated any further
+# Why a comparison got no more episodes. planned: their number was chosen beforehand; settled: a look settled it; cap:
+# evaluation.max_episodes; reference: it is a control, whose reference was not evaluated any further
 Stopped = Literal["planned", "settled", "cap", "reference"]
 
 
@@ -123,6 +123,7 @@ class Verdict(Document):
     protocol: dict[str, Any]
     options: list[OptionResult]
     comparisons: list[Comparison]
+    stops: dict[str, Stopped] = Field(description="why each comparison, as `E2 : E0`, got no more episodes")
     worth: Worth = Field(description="what the pairs of the primary comparison can show")
 
     @property
@@ -132,11 +133,7 @@ class Verdict(Document):
 
     def stopped(self, comparison: Comparison) -> Stopped:
         """Why a comparison got no more episodes."""
-        if self.settings.stopping != "adaptive":
-            return "planned"
-        if comparison.success.conclusion != "INCONCLUSIVE":
-            return "settled"
-        return "cap" if comparison.episodes == self.rounds[-1] else "reference"
+        return self.stops[_name((comparison.option, comparison.reference))]
 
     def comparison(self, option: str, reference: str) -> Comparison:
         return next(c for c in self.comparisons if (c.option, c.reference) == (option, reference))
@@ -282,8 +279,17 @@ def decide(
         protocol=evaluations[0].protocol,
         options=[_result(name, evaluations, table, spec, foreseen.get(name)) for name in names],
         comparisons=compared,
+        stops={_name(look.pair): _stopped(look, spec) for look in looks},
         worth=worth(primary.success, decision, [len(decision.pickup_tasks) * states for states in spec.rounds]),
     )
+
+
+def _stopped(look: Look, spec: DecisionSpec) -> Stopped:
+    if spec.decision.stopping != "adaptive":
+        return "planned"
+    if look.settled:
+        return "settled"
+    return "cap" if look.comparison.episodes == spec.rounds[-1] else "reference"
 
 
 def choose_token(baseline: float, leads: Mapping[Pair, float], decision: Decision) -> Token:
