@@ -314,7 +314,7 @@ def anywhere(cwd, *arguments):
 
 
 def test_an_experiment_lives_in_its_own_folder_wherever_snakemake_is_started(tmp_path):
-    (tmp_path / "mine.yaml").write_text("evaluation: {tasks: [0], episodes: 10}\ndecision: {pickup_tasks: [0]}\n")
+    (tmp_path / "mine.yaml").write_text("evaluation: {tasks: [0], max_episodes: 10}\ndecision: {pickup_tasks: [0]}\n")
     plan = anywhere(tmp_path, "--cores", "1", "--directory", "runs/narrow", "--configfile", "mine.yaml", "--", "all")
     assert "results/eval_E0_0.json" in plan
     assert "results/eval_E0_1.json" not in plan
