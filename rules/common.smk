@@ -117,9 +117,15 @@ def last_look(pair):
     return paths.look(*pair, rounds_of(pair) - 1)
 
 
-def last_looks(options):
-    """The look at which each comparison among some options stopped."""
-    return [last_look(pair) for pair in experiment.comparisons(options)]
+def known_comparisons():
+    """The comparisons of the decision in either branch."""
+    return list(experiment.comparisons(experiment.known_options()))
+
+
+def scheduled_comparisons():
+    """Those that the branch adds; a job that asks for them waits for the checkpoint."""
+    known = known_comparisons()
+    return [p for p in experiment.comparisons(compared_options()) if p not in known]
 
 
 def rounds_run(option):
@@ -143,10 +149,13 @@ def known_task(wildcards):
 
 
 def comparisons_with(option, others):
-    """The comparisons that an option takes part in, if it is run with these others."""
-    return [
-        pair for pair in experiment.comparisons([*others, option]) if option in pair
-    ]
+    """The comparisons that an option takes part in, if it is run with these others.
+
+    An option that is compared with nothing is evaluated for as long as the two that the branch compares.
+    """
+    pairs = experiment.comparisons([*others, option])
+    own = [pair for pair in pairs if option in pair]
+    return own or [(experiment.decision.world, experiment.decision.baseline)]
 
 
 def urgency(wildcards):

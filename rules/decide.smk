@@ -54,12 +54,8 @@ rule decide:
     """Walk the decision tree to its end and write the decision."""
     input:
         **compared(evaluations=inputs.evaluations, foresights=inputs.foresights),
-        looks=lambda wildcards: last_looks(experiment.known_options()),
-        scheduled_looks=lambda wildcards: [
-            look
-            for look in last_looks(compared_options())
-            if look not in last_looks(experiment.known_options())
-        ],
+        looks=lambda wildcards: list(map(last_look, known_comparisons())),
+        scheduled_looks=lambda wildcards: list(map(last_look, scheduled_comparisons())),
         pickup=paths.PICKUP,
         fairness=paths.FAIRNESS,
         plan=paths.PLAN,

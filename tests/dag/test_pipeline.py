@@ -207,6 +207,13 @@ def test_where_episodes_are_chosen_beforehand_there_is_one_round_of_all(tmp_path
     assert looks(jobs) == {"E2_E0/round_0", "E2-zero_E2/round_0", "S0_E0/round_0"}
 
 
+def test_an_option_whose_reference_is_not_run_is_evaluated_as_long_as_the_branch_needs(tmp_path):
+    row = "options: {A-zero: {label: A without its memory, checkpoint_of: A, memory: zero}}\nrun: [E0, E2, A-zero]\n"
+    (tmp_path / "row.yaml").write_text(row)
+    jobs = planned(tmp_path, "--configfile", tmp_path / "row.yaml", target="results/eval_A-zero_0.json")
+    assert looks(jobs) == {"E2_E0/round_0"}
+
+
 def test_the_wrist_option_is_compared_in_rounds_of_its_own(tmp_path, fresh):
     finish(tmp_path, {job for job in fresh if job[0] != "collect_evaluation"}, scheduled=["A"])
     jobs = planned(tmp_path)

@@ -104,6 +104,7 @@ class MethodsTest:
 # ---- what so many seeds and initial states can show -----------------------------------------------------------------
 
 MOST_SEEDS, MOST_STATES = 100, 20_000
+FAR = 30.0  # standard errors beyond which a chance is 0 or 1; the noncentral t is not computed much further out
 
 
 def odds_of_methods(spread: Spread, loss: float, margin: float, level: float) -> Odds:
@@ -119,7 +120,8 @@ def odds_of_methods(spread: Spread, loss: float, margin: float, level: float) ->
 
 def _chance(distance: float, error: float, seeds: int, level: float) -> float:
     """The chance that the test shows a difference to be beyond a bound that it truly is beyond by a distance."""
-    return float(np.nan_to_num(stats.nct.sf(stats.t.isf(level, seeds - 1), seeds - 1, distance / error), nan=1.0))
+    away = np.clip(distance / error, -FAR, FAR)
+    return float(stats.nct.sf(stats.t.isf(level, seeds - 1), seeds - 1, away))
 
 
 def seeds_to_settle(spread: Spread, margin: float, level: float, power: float) -> int | None:

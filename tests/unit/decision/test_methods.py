@@ -6,7 +6,7 @@ from scipy import stats
 
 from tests.unit.decision.samples import contents, decided, spec
 from world_modality.decision.judgement import judge_family
-from world_modality.decision.methods import MethodsTest, Spread, seeds_to_settle, states_to_settle
+from world_modality.decision.methods import MethodsTest, Spread, odds_of_methods, seeds_to_settle, states_to_settle
 from world_modality.decision.pairs import Differences
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.report.decision_text import render
@@ -72,6 +72,13 @@ def test_more_seeds_beat_more_episodes_where_seeds_differ_most():
     spread = Spread(states=100, seeds=3, state=0.0, seed=0.02, rest=0.4)
     assert states_to_settle(spread, 0.1, 0.05, 0.8) is None
     assert 10 < seeds_to_settle(spread, 0.1, 0.05, 0.8) < 40
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(0.0, "non_inferior"), (0.5, "inferior")])
+def test_where_hardly_anything_varies_the_verdict_is_certain(loss, verdict):
+    """However far beyond the bound a difference lies, in units of its error."""
+    still = Spread(states=100, seeds=3, state=0.0, seed=0.0, rest=0.0)
+    assert getattr(odds_of_methods(still, loss, 0.1, 0.05), verdict) == pytest.approx(1)
 
 
 def test_the_decision_says_how_much_seeds_differ_and_how_many_would_settle_it(tmp_path):
