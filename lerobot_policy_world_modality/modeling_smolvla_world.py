@@ -275,23 +275,37 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             return super()._get_action_chunk(batch, noise, **kwargs)
 
     def _online_memory(self, batch_size: int) -> Tensor:
-        prophet = self.prophet
-        if not self.watches_world:
-            predicted = prophet.mean.new_zeros(batch_size, prophet.horizon, prophet.dim)
-        elif not prophet.is_standardized:
-            raise RuntimeError("this smolvla_world was never trained: it does not know its latents' mean and std")
-        else:
-            predicted = prophet(self.online_history())
+        predicted = self.foresee(self._seen(), batch_size)
         if not self._kind.exchanges:
             return self.memory_from(MemorySources(predicted, predicted[None], self.draw))
         self._predictions.append(predicted)
         return self.memory_from(MemorySources(predicted, torch.stack(self._predictions), self.draw))
 
+    def foresee(self, frames: dict[str, Tensor], batch_size: int) -> Tensor:
+        """Prophet's prediction (B, K, D) in standard units; zeros if the memory does not depend on what is seen.
+
+        Args:
+            frames: of each world camera by image key, the last (T_ctx + m - 1, B, 3, H, W) uint8.
+        """
+        prophet = self.prophet
+        if not self.watches_world:
+            return prophet.mean.new_zeros(batch_size, prophet.horizon, prophet.dim)
+        if not prophet.is_standardized:
+            raise RuntimeError("this smolvla_world was never trained: it does not know its latents' mean and std")
+        return prophet(self.history_of(frames))
+
     def online_history(self) -> Tensor:
-        """Past latents (B, T_ctx, D) of the frames seen, rounded to float16 as in a table of this episode."""
+        """Past latents (B, T_ctx, D) of the frames seen in this episode."""
+        return self.history_of(self._seen())
+
+    def _seen(self) -> dict[str, Tensor]:
+        return {key: torch.stack(tuple(frames)) for key, frames in self._frames.items()}
+
+    def history_of(self, frames: dict[str, Tensor]) -> Tensor:
+        """Past latents (B, T_ctx, D) of the frames that `foresee` takes, rounded to float16 as in a table of them."""
         latents = []
         for key in self.config.rollout_image_keys:
-            windows = last_windows(torch.stack(tuple(self._frames[key])), self.config.world_window)
+            windows = last_windows(frames[key], self.config.world_window)
             encoded = self._load_encoder().encode(windows.flatten(0, 1))  # (B * T_ctx, D)
             latents.append(encoded.half().float().unflatten(0, windows.shape[:2]))
         return torch.cat(latents, dim=-1).to(self.prophet.mean.device)

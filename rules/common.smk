@@ -142,6 +142,16 @@ def rounds_run(option):
     return max(map(rounds_of, comparisons_with(option, compared_options())))
 
 
+def filmed(*roles):
+    """The inputs of a job that films an option on a task: its episodes, their actions and where they began."""
+
+    def of_role(role, wildcards):
+        task, rounds = known_task(wildcards), rounds_run(wildcards.option)
+        return inputs.filmed(experiment, wildcards.option, task, rounds)[role]
+
+    return {role: partial(of_role, role) for role in roles}
+
+
 def known_task(wildcards):
     """The task of a job, which must be one of the suite's: nothing should run before a wrong one is refused."""
     experiment.check_task(int(wildcards.task))

@@ -44,6 +44,7 @@ rule evaluate_policy:
         ),
     output:
         episodes=paths.block_episodes(),
+        actions=paths.block_actions(),
         attention=paths.block_attention(),
     log:
         paths.log("evaluate_policy", paths.block_job()),
@@ -72,7 +73,7 @@ rule evaluate_policy:
     shell:
         'python "$SCRIPTS"/evaluate_policy.py --checkpoint {input.checkpoint} --task {wildcards.task}'
         " --seed {wildcards.seed} {params.block} --spec {params.spec:q} --simulators {threads}"
-        " --output {output.episodes} --attention {output.attention} 2>&1 | tee {log}"
+        " --output {output.episodes} --actions {output.actions} --attention {output.attention} 2>&1 | tee {log}"
 
 
 checkpoint look_at_comparison:
@@ -109,18 +110,7 @@ checkpoint look_at_comparison:
 rule record_videos:
     """Film the first success and the first failure."""
     input:
-        unpack(lambda wildcards: inputs.rollout(experiment, wildcards.option)),
-        blocks=lambda wildcards: inputs.filmed_blocks(
-            experiment,
-            wildcards.option,
-            known_task(wildcards),
-            rounds_run(wildcards.option),
-        ),
-        init_states=lambda wildcards: inputs.init_states(
-            experiment,
-            wildcards.task,
-            experiment.blocks(rounds_run(wildcards.option)),
-        ),
+        **filmed("blocks", "actions", "init_states"),
     output:
         directory(paths.videos()),
     log:
@@ -142,8 +132,8 @@ rule record_videos:
     message:
         "Film option {wildcards.option} on task {wildcards.task}"
     shell:
-        'python "$SCRIPTS"/record_videos.py --checkpoint {input.checkpoint} --task {wildcards.task}'
-        " --blocks {input.blocks} {params.size} {params.init_states} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
+        'python "$SCRIPTS"/record_videos.py --task {wildcards.task}'
+        " --blocks {input.blocks} --actions {input.actions} {params.size} {params.init_states} --spec {params.spec:q} --output {output} 2>&1 | tee {log}"
 
 
 rule collect_evaluation:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from world_modality.artifacts.provenance import making
-from world_modality.evaluation.init_states import draw_init_states
+from world_modality.evaluation.drawing import draw_init_states
 from world_modality.experiment.specs import InitStatesSpec, spec_argument
 from world_modality.program import run, whole_number
 

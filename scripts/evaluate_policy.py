@@ -1,15 +1,15 @@
 """Roll out a checkpoint in closed loop from a block of initial states.
 
-Reads a checkpoint (a LeRobot `pretrained_model`); writes one JSON line per episode, and the attention paid to each
-predicted frame. An episode depends only on the policy, the task and the initial state, so blocks may run anywhere and
-in any order.
+Reads a checkpoint (a LeRobot `pretrained_model`); writes one JSON line per episode, the actions taken, and the
+attention paid to each predicted frame. An episode depends only on the policy, the task and the initial state, so blocks
+may run anywhere and in any order.
 """
 
 import argparse
 from pathlib import Path
 
 from world_modality.artifacts.provenance import making
-from world_modality.evaluation.blocks import evaluate_block
+from world_modality.evaluation.blocks import BlockFiles, evaluate_block
 from world_modality.evaluation.init_states import init_states
 from world_modality.experiment.specs import RolloutSpec, spec_argument
 from world_modality.program import existing, run, whole_number
@@ -25,6 +25,7 @@ parser.add_argument("--init_states", type=existing, nargs="*", default=[], help=
 parser.add_argument("--spec", type=spec_argument(RolloutSpec), required=True, help="protocol and option (JSON)")
 parser.add_argument("--simulators", type=whole_number(1), default=1, help="run at the same time (1); changes no result")
 parser.add_argument("--output", type=Path, required=True, help="episodes to write (.jsonl)")
+parser.add_argument("--actions", type=Path, required=True, help="actions to write (.parquet)")
 parser.add_argument("--attention", type=Path, required=True, help="attention table to write (.parquet)")
 
 
@@ -36,7 +37,11 @@ def main() -> None:
     inputs |= {"init_states": arguments.init_states} if arguments.init_states else {}
     seeds, foreign = {"train": arguments.seed}, ("vlm", "encoder")
     record = (__file__, inputs, spec, seeds, foreign)
-    with making(arguments.output, *record) as rows, making(arguments.attention, *record) as attention:
+    with (
+        making(arguments.output, *record) as episodes,
+        making(arguments.actions, *record) as actions,
+        making(arguments.attention, *record) as attention,
+    ):
         states = init_states(arguments.spec.protocol.simulation, arguments.task, arguments.init_states)
         evaluate_block(
             arguments.checkpoint,
@@ -45,8 +50,7 @@ def main() -> None:
             arguments.seed,
             block,
             states,
-            rows,
-            attention,
+            BlockFiles(episodes, actions, attention),
             arguments.simulators,
         )
 

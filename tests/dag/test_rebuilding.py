@@ -26,7 +26,7 @@ CONFIG["costs"]["embedded"] = copy.deepcopy(CONFIG["costs"]["full"])  # costs.ya
 
 NOTHING = set()
 RECORDINGS = {"demonstrations/task_0", "demonstrations/task_1"}
-WORLD_ROLLOUTS = {f"{kind}/{option}/*" for kind in ("rollouts", "videos") for option in ("E2", "E2-zero", "A")}
+WORLD_ROLLOUTS = {f"rollouts/{option}/*" for option in ("E2", "E2-zero", "A")}
 INIT_STATES = {"init_states/*"}
 LATENTS = {"latents_*.parquet"}
 POLICIES = {"ckpt_*/seed_0"}
@@ -156,6 +156,7 @@ KEYS = {
     "evaluation.block_size": (5, INIT_STATES | ROLLOUTS | {"attention_rollout_*"}),
     "evaluation.horizon": (100, ROLLOUTS),
     "evaluation.n_action_steps": (4, ROLLOUTS | {"attention_train_*"}),
+    "evaluation.batch_size": (2, ROLLOUTS),
     "evaluation.video_size": (128, {"videos/*"}),
     "decision.pickup_tasks": ([0], LOOKS | PICKUP | DECISION),
     "decision.baseline": ("S0", {"looks/*_S0/*"} | PICKUP | FAIRNESS | DECISION),
@@ -353,7 +354,7 @@ PROGRAMS = {
 }
 ROLLED_OUT = {"evaluate_policy", "record_videos"}
 EXAMINED = {"measure_prophet", "measure_attention"}
-POLICY_CODE = {"train_policy", *ROLLED_OUT, *EXAMINED}
+POLICY_CODE = {"train_policy", "evaluate_policy", *EXAMINED}
 PLOTTED = {"plot_figure"}
 DRAWN = {"draw_init_states", *ROLLED_OUT}
 ENCODED = {"encode_latents", "pretrain_encoder", "probe_encoder"}
@@ -366,12 +367,19 @@ EVALUATED = ROLLED_OUT | {"collect_evaluation", "audit_fairness"} | JUDGED | PLO
 MODULES = {
     "world_modality/__init__.py": set(PROGRAMS),
     "world_modality/examination/attention.py": {"collect_attention", "compare_attention", "measure_attention"}
-    | ROLLED_OUT
+    | {"evaluate_policy"}
     | PLOTTED,
     "world_modality/examination/attention_patterns.py": {"compare_attention"} | PLOTTED,
     "world_modality/report/attention_text.py": {"compare_attention"},
     "world_modality/latents/backbones.py": {"build_encoder", "build_vlm"},
+    "world_modality/evaluation/actions.py": ROLLED_OUT,
     "world_modality/evaluation/blocks.py": {"evaluate_policy"},
+    "world_modality/evaluation/drawing.py": {"draw_init_states"},
+    "world_modality/evaluation/films.py": {"record_videos"},
+    "world_modality/evaluation/pilot.py": {"evaluate_policy"},
+    "world_modality/evaluation/simulators.py": {"evaluate_policy"},
+    "world_modality/simulation/benchmark.py": SIMULATED,
+    "world_modality/simulation/observation.py": SIMULATED,
     "world_modality/experiment/branches.py": TREE | PLOTTED,
     "world_modality/decision/evaluations.py": JUDGED | {"audit_fairness"} | PLOTTED,
     "world_modality/cluster.py": NOTHING,
@@ -389,7 +397,7 @@ MODULES = {
     "world_modality/latents/encoder.py": ENCODED | POLICY_CODE,
     "world_modality/errors.py": NOTHING,
     "world_modality/evaluation/episodes.py": EVALUATED,
-    "world_modality/simulation/expert.py": RECORDED | DRAWN | {"replay_demonstrations"},
+    "world_modality/simulation/expert.py": RECORDED | {"draw_init_states"} | {"replay_demonstrations"},
     "world_modality/decision/fairness.py": {"audit_fairness"},
     "world_modality/report/figures.py": PLOTTED,
     "world_modality/artifacts/files.py": NOTHING,

@@ -20,6 +20,7 @@ from tests.unit.decision.samples import contents, read
 from tests.unit.decision.samples import judged as judged_samples
 from tests.unit.decision.samples import spec as decision_spec
 from world_modality.artifacts.provenance import making
+from world_modality.evaluation.actions import write_actions
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.sections import ConfigError, Tree
 from world_modality.latents.backbones import build_small_encoder
@@ -158,8 +159,9 @@ EVALUATE, RECORD = "scripts/evaluate_policy.py", "scripts/record_demonstrations.
 EXPENSIVE = [
     "world_modality.latents.encoder.VideoEncoder.encode",
     "lerobot.policies.factory.make_policy",
-    "world_modality.evaluation.rollout.get_policy_class",
-    "world_modality.evaluation.rollout.LiberoSimulation",
+    "world_modality.evaluation.pilot.get_policy_class",
+    "world_modality.evaluation.blocks.Simulator",
+    "world_modality.evaluation.films.LiberoSimulation",
     "world_modality.data.demonstrations.LiberoSimulation",
     "world_modality.data.demonstrations.aggregate_datasets",
 ]
@@ -615,7 +617,7 @@ def test_evaluating_is_refused(desk, refusal, case):
     spec = desk.experiment.rollout_spec("E2").model_dump_json()
     flags = {"checkpoint": desk.made / "checkpoint", "task": 0, "seed": 0, "first": 0, "count": 10, "spec": spec}
     flags["output"] = desk.tmp / "out" / "block_0.jsonl"
-    flags["attention"] = desk.tmp / "out" / "block_0_attention.parquet"
+    flags |= {kind: desk.tmp / "out" / f"block_0_{kind}.parquet" for kind in ("actions", "attention")}
     assert message in refusal(EVALUATE, spoiled(flags, changes, desk))
 
 
@@ -630,8 +632,9 @@ def test_filming_the_blocks_of_another_option_is_refused(desk, refusal):
     (desk.tmp / "block_0.jsonl").write_text(
         json.dumps({"option": "S0", "task": 0, "train_seed": 0, "init_state_id": 0})
     )
-    blocks = [recorded(desk.tmp / "block_0.jsonl")]
-    flags = {"checkpoint": desk.made / "checkpoint", "task": 0, "blocks": blocks, "size": 64}
+    write_actions(desk.tmp / "actions.parquet", {0: np.zeros((2, 7))})
+    flags = {"task": 0, "blocks": recorded(desk.tmp / "block_0.jsonl"), "size": 64}
+    flags["actions"] = recorded(desk.tmp / "actions.parquet")
     flags |= {"spec": desk.experiment.rollout_spec("E2").model_dump_json(), "output": desk.tmp / "out" / "task_0"}
     assert "holds rollouts of S0 on task 0" in refusal("scripts/record_videos.py", flags)
 

@@ -32,13 +32,9 @@ from world_modality.errors import InputError
 from world_modality.experiment.specs import RecordSpec
 from world_modality.experiment.suites import ACTION_DIM, STATE_DIM
 from world_modality.progress import Progress
+from world_modality.simulation.benchmark import benchmark_init_states, init_state_sha256
 from world_modality.simulation.expert import HORIZON, ScriptedExpert
-from world_modality.simulation.libero import (
-    CONTROL_FREQUENCY,
-    LiberoSimulation,
-    benchmark_init_states,
-    init_state_sha256,
-)
+from world_modality.simulation.libero import CONTROL_FREQUENCY, LiberoSimulation
 
 RECORDING = "recording.json"
 POSE_NAMES = ["x", "y", "z", "axis_angle1", "axis_angle2", "axis_angle3"]

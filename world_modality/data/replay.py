@@ -23,8 +23,9 @@ from world_modality.data.demonstrations import RECORDING, RecordingError, read_r
 from world_modality.data.positions import ObjectPositions
 from world_modality.experiment.specs import RecordSpec
 from world_modality.progress import Progress
+from world_modality.simulation.benchmark import init_state_sha256
 from world_modality.simulation.expert import BOWL, PLATE
-from world_modality.simulation.libero import LiberoSimulation, init_state_sha256
+from world_modality.simulation.libero import LiberoSimulation
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,14 @@
-"""Blocks of rollouts: the episodes of some initial states, run in one process or in several, with the same result.
+"""Blocks of rollouts: the episodes of some initial states, rolled out by one policy in one or several simulators.
 
-An episode depends only on the policy, the task, the initial state and the seeds. So it does not matter which process
-rolls it out, or what that process rolled out before.
+The simulators go in lockstep: each takes the control steps of a chunk, and when all of them wait for their next chunk,
+the policy predicts these together. How many there are makes no difference to any episode (`pilot` says why).
 """
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +17,24 @@ import pyarrow as pa
 from world_modality.artifacts.files import atomic_path, text_sha256
 from world_modality.artifacts.provenance import package_versions
 from world_modality.errors import InputError
+from world_modality.evaluation.actions import write_actions
 from world_modality.evaluation.episodes import Episode, block_row
-from world_modality.evaluation.rollout import Pilot, check_checkpoint, roll_out
-from world_modality.examination.attention import AttentionSpec, write_episodes
+from world_modality.evaluation.pilot import Pilot, check_checkpoint
+from world_modality.evaluation.rollout import Ask, Rollout
+from world_modality.evaluation.simulators import Job, Simulator
+from world_modality.examination.attention import ChunkAttention, write_episodes
 from world_modality.experiment.specs import RolloutSpec
-from world_modality.program import die_with
+from world_modality.experiment.suites import suite_instructions
 from world_modality.progress import Progress
-from world_modality.simulation.libero import LiberoSimulation, libero_task
-
-InitState = tuple[int, np.ndarray]  # its number, and the flattened MuJoCo state (S,)
 
 
 @dataclass(frozen=True)
-class _Rolled:
-    """The result of rolling out one initial state."""
+class BlockFiles:
+    """What a block is written to: one JSON line per episode, a table of actions and a table of attention."""
 
-    episode: Episode
-    attention: list[pa.Table]
-    attention_spec: AttentionSpec
-    checkpoint_sha256: str
+    episodes: Path
+    actions: Path
+    attention: Path
 
 
 def evaluate_block(
@@ -49,14 +44,10 @@ def evaluate_block(
     train_seed: int,
     block: range,
     states: dict[int, np.ndarray],
-    output: Path,
-    attention: Path,
+    files: BlockFiles,
     simulators: int = 1,
 ) -> None:
-    """Roll out a block of initial states in `simulators` parallel processes.
-
-    Writes one JSON line per episode, and one table with the attention in all of them. The number of processes makes no
-    difference to either.
+    """Roll out a block of initial states in `simulators` parallel processes; their number makes no difference.
 
     Args:
         states: the initial states (S,) by number.
@@ -67,82 +58,78 @@ def evaluate_block(
     verified = check_checkpoint(checkpoint, spec, task_id, train_seed)
     if missing := [number for number in block if number not in states]:
         raise InputError(f"task {task_id}: no initial state {missing[0]}; there are {min(states)} to {max(states)}")
-    progress = Progress(f"evaluate {spec.option} task {task_id}", len(block), every=0)
-    rolled: list[_Rolled] = []
-    with _rolling(min(simulators, len(block)), (checkpoint, spec, verified, task_id, train_seed)) as roll:
-        for one in roll((number, states[number]) for number in block):
-            rolled.append(one)
-            outcome = "success" if one.episode.success else "failure"
-            successes = sum(r.episode.success for r in rolled)
-            note = f"init state {one.episode.init_state_id}: {outcome}, {successes}/{len(rolled)}"
-            progress.update(len(rolled), note)
+    progress, successes = Progress(f"evaluate {spec.option} task {task_id}", len(block), every=0), 0
+    pilot = Pilot(checkpoint, spec, task_id, verified)
+    job = Job(spec, task_id, train_seed, pilot.view)
+    rolled: dict[int, tuple[Episode, np.ndarray, list[pa.Table]]] = {}
+    with ExitStack() as stack:
+        processes = [Simulator(job) for _ in range(min(simulators, len(block)))]
+        for process in processes:
+            stack.callback(process.close)
+        for rollout, attention in roll_out(pilot, processes, {number: states[number] for number in block}):
+            episode = rollout.episode
+            place = {"train_seed": train_seed, "task": task_id, "episode": episode.init_state_id}
+            place["episode_steps"] = episode.steps
+            rows = [heard.rows(**place, step=step) for step, heard in attention.items()]
+            rolled[episode.init_state_id] = episode, rollout.actions, rows
+            successes += episode.success
+            outcome = "success" if episode.success else "failure"
+            progress.update(len(rolled), f"init state {episode.init_state_id}: {outcome}, {successes}/{len(rolled)}")
     made_from = {
         "option": spec.option,
         "task": task_id,
-        "checkpoint_sha256": rolled[0].checkpoint_sha256,
+        "checkpoint_sha256": pilot.checkpoint_sha256,
         "protocol_sha256": text_sha256(spec.protocol.model_dump_json()),
         "versions": package_versions("lerobot", "hf-libero", "robosuite", "mujoco", "torch"),
-        "instruction": libero_task(spec.protocol.simulation.suite, task_id).language,
+        "instruction": suite_instructions(spec.protocol.simulation.suite)[task_id],
     }
-    write_episodes(attention, rolled[0].attention_spec, [table for one in rolled for table in one.attention])
-    with atomic_path(output) as temporary:
-        temporary.write_text("".join(f"{block_row(one.episode, made_from)}\n" for one in rolled))
+    in_order = [rolled[number] for number in block]
+    write_actions(files.actions, {episode.init_state_id: actions for episode, actions, _ in in_order})
+    write_episodes(
+        files.attention, pilot.attention_spec(train_seed), [table for *_, rows in in_order for table in rows]
+    )
+    with atomic_path(files.episodes) as temporary:
+        temporary.write_text("".join(f"{block_row(episode, made_from)}\n" for episode, *_ in in_order))
 
 
-class _Worker:
-    """A policy and a simulation in one process; an episode that crashes is tried once more in a fresh simulation."""
+@dataclass
+class _Flight:
+    """A simulator with the episode it rolls out: what it waits for, and what its chunks attended to, by step."""
 
-    def __init__(self, checkpoint: Path, spec: RolloutSpec, encoder_is_verified: bool, task_id: int, train_seed: int):
-        self.spec, self.task_id, self.train_seed = spec, task_id, train_seed
-        self.pilot = Pilot(checkpoint, spec, encoder_is_verified)
-        self.recorder = self.pilot.attention_recorder(task_id, train_seed)
-        self.simulation = self._fresh()
-
-    def _fresh(self) -> LiberoSimulation:
-        return LiberoSimulation(self.spec.protocol.simulation, self.task_id)
-
-    def roll(self, init_state: InitState) -> _Rolled:
-        try:
-            episode = self._episode(*init_state)
-        except InputError:  # not a crash: a second try would end in the same error
-            raise
-        except Exception as error:
-            where = f"task {self.task_id}, init state {init_state[0]}"
-            print(f"{where} crashed ({error!r}); once more in a fresh simulation")
-            self.simulation.close()
-            self.simulation = self._fresh()
-            episode = self._episode(*init_state)
-        return _Rolled(episode, self.recorder.take(), self.recorder.spec, self.pilot.checkpoint_sha256)
-
-    def _episode(self, number: int, state: np.ndarray) -> Episode:
-        return roll_out(self.pilot, self.simulation, number, state, self.train_seed, attention=self.recorder)
+    simulator: Simulator
+    ask: Ask | None = None
+    attention: dict[int, ChunkAttention] = field(default_factory=dict)
 
 
-@contextmanager
-def _rolling(simulators: int, about: tuple) -> Iterator[Callable[[Iterable[InitState]], Iterator[_Rolled]]]:
-    """Yield a function that rolls out initial states in order, as `map` does."""
-    if simulators == 1:
-        worker = _Worker(*about)
-        try:
-            yield lambda init_states: map(worker.roll, init_states)
-        finally:
-            worker.simulation.close()
-        return
-    # A forked process would share its parent's OpenGL and CUDA.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(simulators, mp_context=context, initializer=_prepare_worker, initargs=about) as pool:
-        try:
-            yield lambda init_states: pool.map(_roll, init_states)
-        finally:
-            pool.shutdown(cancel_futures=True)
+def roll_out(
+    pilot: Pilot, simulators: list[Simulator], states: dict[int, np.ndarray]
+) -> Iterator[tuple[Rollout, dict[int, ChunkAttention]]]:
+    """Roll out the episodes of some initial states, in lockstep.
 
-
-def _prepare_worker(*about) -> None:
-    global _worker
-    die_with(os.getppid())
-    # The first episode creates the worker: an error in an initializer would reach the caller as a broken pool.
-    _worker = functools.cache(lambda: _Worker(*about))
-
-
-def _roll(init_state: InitState) -> _Rolled:
-    return _worker().roll(init_state)
+    Yields each rollout when it ends, with the attention of its chunks by the step they begin at (none without a world
+    modality).
+    """
+    waiting, flights, idle = dict(states), [], list(simulators)
+    while waiting or flights:
+        while idle and waiting:
+            number = next(iter(waiting))
+            flights.append(_Flight(idle.pop()))
+            flights[-1].simulator.begin(number, waiting.pop(number))
+        for flight in [flight for flight in flights if flight.ask is None]:
+            message = flight.simulator.receive()
+            if isinstance(message, Ask):
+                flight.ask = message
+                continue
+            flights.remove(flight)
+            idle.append(flight.simulator)
+            yield message, flight.attention
+        if any(flight.ask is None for flight in flights) or (idle and waiting):
+            continue  # a fresh episode joins before the next chunk
+        chunks = pilot.act([flight.ask for flight in flights]) if flights else []
+        for flight, chunk in zip(flights, chunks, strict=True):
+            if flight.ask.chunk == 0:
+                flight.attention.clear()  # of a first try that crashed
+            if chunk.attention is not None:
+                flight.attention[flight.ask.step] = chunk.attention
+            flight.ask = None
+            flight.simulator.answer(chunk.actions)

@@ -25,57 +25,20 @@ import pyarrow as pa
 from world_modality.artifacts.parquet import read_table, write_table
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Simulation
-from world_modality.experiment.seeds import env_seed, init_state_seed
 from world_modality.experiment.specs import InitStatesSpec
-from world_modality.progress import Progress
-from world_modality.simulation.expert import solve
-from world_modality.simulation.libero import LiberoSimulation, benchmark_init_states, init_state_sha256
+from world_modality.simulation.benchmark import benchmark_init_states, init_state_sha256
 
 METADATA_KEY = b"world_modality.init_states"
-MAX_DRAWS = 20  # the expert solves nine states of ten, or more
 
 
-def draw_init_states(spec: InitStatesSpec, task_id: int, block: range, output: Path) -> None:
-    """Write the initial states of a block, each solved by the expert under the seed it will be evaluated with.
-
-    Raises:
-        InputError: there is nothing to draw (`spread` is 0), or `MAX_DRAWS` states in a row were not solvable.
-    """
-    if not spec.spread:
-        raise InputError("simulation.spread is 0: the initial states are those of LIBERO's benchmark")
-    rows, progress = [], Progress(f"draw initial states of task {task_id}", len(block), every=0)
-    unseen = Simulation(**spec.model_dump(), camera_size=64, render="fast")  # no one looks at the images
-    with LiberoSimulation(unseen, task_id) as simulation:
-        for count, number in enumerate(block, start=1):
-            rows.append(_draw(simulation, number))
-            progress.update(count, f"init state {number}: the expert took {rows[-1]['expert_steps']} steps")
+def write_init_states(output: Path, spec: InitStatesSpec, task_id: int, rows: Sequence[dict]) -> None:
+    """Write drawn states; each row holds a value for every column."""
     made = _identity(spec, task_id) | {"sha256": [init_state_sha256(row["state"]) for row in rows]}
     columns = {name: pa.array([row[name] for row in rows], pa.int64()) for name in rows[0] if name != "state"}
     states = np.stack([row["state"] for row in rows])
     columns["state"] = pa.FixedSizeListArray.from_arrays(pa.array(states.reshape(-1)), states.shape[1])
     table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(made, sort_keys=True)})
     write_table(output, table.schema, [table])
-
-
-def _draw(simulation: LiberoSimulation, number: int) -> dict:
-    for draw in range(MAX_DRAWS):
-        seed = init_state_seed(simulation.task_id, number, draw)
-        simulation.reset(seed)
-        state = simulation.init_state
-        simulation.reset(env_seed(simulation.task_id, number), state)
-        steps = solve(simulation)
-        if steps is not None:
-            return {
-                "init_state_id": number,
-                "reset_seed": seed,
-                "draws": draw + 1,
-                "expert_steps": steps,
-                "state": state,
-            }
-    raise InputError(
-        f"task {simulation.task_id}: of {MAX_DRAWS} states drawn for initial state {number} the expert solves none; "
-        f"simulation.spread {simulation.spec.spread} is too wide"
-    )
 
 
 def init_states(spec: Simulation, task_id: int, files: Sequence[Path]) -> dict[int, np.ndarray]:

@@ -16,14 +16,11 @@ The schema's metadata holds an `AttentionSpec`. Light (no torch).
 Non-obvious behaviours:
 * A policy without a world modality attends to nothing: its table has no rows, and its spec has no cameras.
 * A policy predicts a whole chunk of actions, but only the first `AttentionSpec.actions` of them are executed.
-* At rollout the length of an episode is known only at its end, so an episode that crashes gives no rows.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +102,10 @@ class ChunkAttention:
         norm = heard[0].memory.square().mean(dim=2).sqrt().cpu().numpy()
         return cls(np.stack(weights, axis=1), norm, heard[0].strength.item())
 
+    def row(self, row: int) -> ChunkAttention:
+        """That of one of the chunks."""
+        return ChunkAttention(self.weights[row : row + 1], self.memory_norm[row : row + 1], self.gate)
+
     def rows(self, **place: Any) -> pa.Table:
         """The chunks' rows in the order of the contract.
 
@@ -124,46 +125,6 @@ class ChunkAttention:
         }
         arrays = [pa.array(np.broadcast_to(columns[f.name], shape).ravel()).cast(f.type) for f in SCHEMA]
         return pa.Table.from_arrays(arrays, schema=SCHEMA)
-
-
-class AttentionRecorder:
-    """Collects the attention of rollouts, episode by episode.
-
-    Args:
-        spec: the spec of one checkpoint.
-        task: the task of all the rollouts.
-        listen: the policy's `listening`; None for a policy without a world modality, for which nothing is collected.
-    """
-
-    def __init__(self, spec: AttentionSpec, task: int, listen: Callable[[], AbstractContextManager] | None):
-        self.spec = spec
-        self._place = {"train_seed": int(*spec.checkpoints), "task": task}
-        self._listen = listen
-        self._chunks: dict[int, ChunkAttention] = {}  # the episode's so far, by the step they start at
-        self._episodes: list[pa.Table] = []
-
-    @contextlib.contextmanager
-    def chunk(self, step: int) -> Iterator[None]:
-        """Listen while the chunk that starts at control step `step` is predicted; at step 0 an episode begins."""
-        if self._listen is None:
-            yield
-            return
-        if step == 0:
-            self._chunks = {}  # drop whatever a crashed episode left behind
-        with self._listen() as heard:
-            yield
-        self._chunks[step] = ChunkAttention.of(heard, self.spec.actions)
-
-    def end_episode(self, init_state_id: int, episode_steps: int) -> None:
-        """Keep the attention of an episode that took `episode_steps` control steps."""
-        place = self._place | {"episode": init_state_id, "episode_steps": episode_steps}
-        self._episodes += [chunk.rows(**place, step=step) for step, chunk in self._chunks.items()]
-        self._chunks = {}
-
-    def take(self) -> list[pa.Table]:
-        """Hand over the tables of all episodes kept; the recorder keeps none of them."""
-        taken, self._episodes = self._episodes, []
-        return taken
 
 
 def write_episodes(path: Path, spec: AttentionSpec, tables: Iterable[pa.Table]) -> None:

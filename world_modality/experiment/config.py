@@ -422,6 +422,7 @@ class Experiment(Section):
                 simulation=self.simulation,
                 horizon=self.evaluation.horizon,
                 n_action_steps=self.evaluation.n_action_steps,
+                batch_size=self.evaluation.batch_size,
             ),
         )
 

@@ -57,13 +57,8 @@ def examination(experiment: Experiment, option: str) -> Inputs:
     }
 
 
-def rollout(experiment: Experiment, option: str, seed: int | str | None = None) -> Inputs:
-    """One checkpoint, the VLM it names, and the encoder if the option encodes what it sees at rollout.
-
-    Args:
-        seed: the training seed; None: the first, whose episodes are filmed.
-    """
-    seed = experiment.training.seeds[0] if seed is None else seed
+def rollout(experiment: Experiment, option: str, seed: int | str) -> Inputs:
+    """One checkpoint, the VLM it names, and the encoder if the option encodes what it sees at rollout."""
     inputs: Inputs = {"checkpoint": paths.checkpoint(experiment.checkpoint_option(option), seed), "vlm": paths.VLM}
     return inputs | ({"encoder": encoder(experiment)} if experiment.latent_cameras(option) else {})
 
@@ -73,10 +68,14 @@ def init_states(experiment: Experiment, task: int | str, blocks: Iterable[int | 
     return [paths.init_states(task, block) for block in blocks] if experiment.simulation.spread else []
 
 
-def filmed_blocks(experiment: Experiment, option: str, task: int | str, rounds: int) -> list[str]:
-    """The episodes of the first training seed, some of which are filmed."""
-    seed = experiment.training.seeds[0]
-    return [paths.block_episodes(option, seed, task, block) for block in experiment.blocks(rounds)]
+def filmed(experiment: Experiment, option: str, task: int | str, rounds: int) -> Inputs:
+    """The episodes of the first training seed, some of which are filmed, and their actions."""
+    seed, blocks = experiment.training.seeds[0], experiment.blocks(rounds)
+    return {
+        "blocks": [paths.block_episodes(option, seed, task, block) for block in blocks],
+        "actions": [paths.block_actions(option, seed, task, block) for block in blocks],
+        "init_states": init_states(experiment, task, blocks),
+    }
 
 
 def evaluated_blocks(experiment: Experiment, option: str, tasks: Iterable[int | str], rounds: int) -> list[str]:

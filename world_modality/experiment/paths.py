@@ -79,6 +79,12 @@ def block_attention(
     return block_episodes(option, seed, task, block).replace(".jsonl", "_attention.parquet")
 
 
+def block_actions(
+    option: str = "{option}", seed: Number = "{seed}", task: Number = "{task}", block: Number = "{block}"
+) -> str:
+    return block_episodes(option, seed, task, block).replace(".jsonl", "_actions.parquet")
+
+
 def look(option: str = "{option}", reference: str = "{reference}", round: Number = "{round}") -> str:
     """What the episodes of two options up to a round say of their comparison."""
     return f"{RESULTS}/looks/{option}_{reference}/round_{round}.json"

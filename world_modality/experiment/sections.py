@@ -300,6 +300,12 @@ class EvaluationSettings(Section):
     blocks_per_round: int = Field(ge=1, le=1_000, description="adaptive: blocks of each task between two looks")
     horizon: PositiveInt = Field(description="an episode fails after this many control steps [steps]")
     n_action_steps: PositiveInt = Field(description="how many actions of each predicted chunk are executed [steps]")
+    batch_size: int = Field(
+        ge=1,
+        le=1_024,
+        description="episodes whose chunks the policy predicts at once; fewer are filled up, because in another shape "
+        "the same numbers may round otherwise [episodes]",
+    )
     video_size: int = Field(ge=64, le=1024, description="side of the recorded videos [px]")
 
 

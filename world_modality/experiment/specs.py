@@ -76,6 +76,7 @@ class EvalProtocol(Section):
     simulation: Simulation
     horizon: int
     n_action_steps: int
+    batch_size: int
 
 
 class RolloutSpec(Section):

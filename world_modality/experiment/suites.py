@@ -25,10 +25,15 @@ SHOWN = 3  # instructions of a dataset that a message lists
 
 
 @functools.cache
+def suite_tasks(suite: str) -> tuple[str, ...]:
+    """LIBERO's name of each task of a suite, in the order of the task ids."""
+    return tuple(runpy.run_path(str(Path(find_spec("libero").origin).parent / TASK_LIST))["libero_task_map"][suite])
+
+
+@functools.cache
 def suite_instructions(suite: str) -> tuple[str, ...]:
     """What the simulator says to a policy in each task of a suite, in the order of the task ids."""
-    tasks = runpy.run_path(str(Path(find_spec("libero").origin).parent / TASK_LIST))["libero_task_map"]
-    return tuple(re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ") for task in tasks[suite])
+    return tuple(re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ") for task in suite_tasks(suite))
 
 
 def check_language(name: str, demonstrated: Collection[str]) -> None:

@@ -13,6 +13,7 @@ Non-obvious behaviours:
 * Raw camera images are rotated by 180 degrees, here and nowhere else (LeRobot's LiberoProcessorStep does the same).
 * The physics match robosuite's, at its locked version, bit for bit. `simulation/physics.py` takes the control steps:
   it computes once what robosuite computes more than once.
+* Neither torch nor LeRobot is imported here: with them, each of several simulators would hold half a gigabyte more.
 * LIBERO's own `reset()` wrapper swallows every exception and retries for ever, so we use the environment inside it.
 * Each `reset()` of a task with an open drawer adds one more sampler of the drawer's opening to LIBERO's list. What a
   seed draws would then depend on how many episodes came before, so the list is emptied first.
@@ -21,28 +22,20 @@ Non-obvious behaviours:
 from __future__ import annotations
 
 import gc
-import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
-from pathlib import Path
 
 import world_modality.simulation.environment  # noqa: F401
 
 # isort: split
 import numpy as np
-import torch
-from lerobot.processor.env_processor import LiberoProcessorStep
-from libero.libero import get_libero_path
-from libero.libero.benchmark import Task, task_maps
 from libero.libero.envs.env_wrapper import ControlEnv
-from numpy._core.multiarray import _reconstruct
-from robosuite.utils.binding_utils import MjSim
 from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import Observable, sensor
 
-from world_modality.errors import InputError
 from world_modality.experiment.sections import Camera, Simulation
-from world_modality.experiment.suites import ACTION_DIM, INIT_STATES_PER_TASK
+from world_modality.experiment.suites import ACTION_DIM
+from world_modality.simulation.benchmark import SimulationError, libero_task
+from world_modality.simulation.observation import Observation
 from world_modality.simulation.physics import ControlLoop, TaskModel
 from world_modality.simulation.pickup import PickupState
 from world_modality.simulation.rendering import MAX_IMAGE_SIZE, Renderer
@@ -50,37 +43,9 @@ from world_modality.simulation.rendering import MAX_IMAGE_SIZE, Renderer
 CONTROL_FREQUENCY = 20  # control steps per simulated second
 SETTLE_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], dtype=np.float64)  # hold still, gripper open
 CAMERA_NAMES: dict[Camera, str] = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
-STATE_NAMES = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")  # robosuite's names of the observations
+# robosuite's names of what an Observation holds, in the order of its fields
+STATE_NAMES = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 LEFT_FINGER, RIGHT_FINGER, OBJECT = 1, 2, 4  # a geom's role in a pickup; all others have 0
-PICKLED_TYPES = [(_reconstruct, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, np.dtypes.Float64DType]
-
-
-class SimulationError(InputError):
-    """The simulator was asked for something it cannot do; the message names that, and what is valid."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a policy sees after one control step."""
-
-    state: np.ndarray  # (8,) float32: gripper position [m] 3, axis-angle [rad] 3, finger positions [m] 2
-    images: dict[Camera, np.ndarray]  # of the cameras asked for: (H, W, 3) uint8
-
-
-def libero_task(suite: str, task_id: int) -> Task:
-    """Look a task up by its id in the suite's own order.
-
-    Raises:
-        SimulationError: no such suite or task.
-    """
-    if suite not in task_maps:
-        raise SimulationError(f"no LIBERO suite {suite!r}; valid: {', '.join(sorted(task_maps))}")
-    tasks = list(task_maps[suite].values())
-    if not 0 <= task_id < len(tasks):
-        raise SimulationError(f"{suite} has tasks 0 to {len(tasks) - 1}, not {task_id}")
-    if not tasks[task_id].language.strip():
-        raise SimulationError(f"{suite} task {task_id} has no instruction")
-    return tasks[task_id]
 
 
 class LiberoSimulation:
@@ -99,27 +64,24 @@ class LiberoSimulation:
         self.spec, self.task_id = spec, task_id
         task = libero_task(spec.suite, task_id)
         self.task_description = task.language
-        self.num_init_states = INIT_STATES_PER_TASK
         # We render, not robosuite, so that a reset makes no OpenGL context and no image that no one looks at.
-        self._libero = ControlEnv(
-            bddl_file_name=str(Path(get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file),
-            has_offscreen_renderer=False,
-            use_camera_obs=False,
-            control_freq=CONTROL_FREQUENCY,
-            ignore_done=True,
-        )
+        with TaskModel().in_new_environments():
+            self._libero = ControlEnv(
+                bddl_file_name=str(task.bddl_file),
+                has_offscreen_renderer=False,
+                use_camera_obs=False,
+                control_freq=CONTROL_FREQUENCY,
+                ignore_done=True,
+            )
         self.placement = placement_of(self._libero.env.parsed_problem["goal_state"])
         if spec.spread:
             _widen_regions(self._libero.env.parsed_problem, self._placed_objects(), spec.spread)
-        self._robot_state = LiberoProcessorStep()
         self._renderer: Renderer | None = None
         self._wanted: Collection[Camera] = ()
         self._images: dict[Camera, np.ndarray] = {}
         self.init_state: np.ndarray | None = None
-        self._model = TaskModel()
         self._control: ControlLoop | None = None
         self._closing = False
-        self._libero.env._initialize_sim = self._begin_sim
         gc.freeze()  # robosuite collects garbage at every reset, among all objects ever imported
         for unused in self._libero.env.observation_names - set(STATE_NAMES):
             self._libero.env.modify_observable(unused, "enabled", False)
@@ -267,13 +229,6 @@ class LiberoSimulation:
             except RandomizationError:  # no free place for an object: draw again, as LIBERO does
                 continue
 
-    def _begin_sim(self, _xml: str | None = None) -> None:
-        """What robosuite's environment does at every hard reset, but the model is compiled once."""
-        env = self._libero.env
-        env.sim = MjSim(self._model.fresh(env.model.get_xml()))
-        env.sim.forward()
-        env.initialize_time(env.control_freq)
-
     def _camera_sensor(self):
         @sensor(modality="image")
         def look(_cache) -> float:
@@ -289,10 +244,7 @@ class LiberoSimulation:
         return self._renderer.draw(sim.model._model, sim.data._data, CAMERA_NAMES[camera], size)
 
     def _observation(self, raw: dict) -> Observation:
-        position, rotation, fingers = (raw[name] for name in STATE_NAMES)
-        nested = {"eef": _batched({"pos": position, "quat": rotation}), "gripper": _batched({"qpos": fingers})}
-        state = self._robot_state.observation({"observation.robot_state": nested})["observation.state"]
-        return Observation(state=state[0].numpy(), images=dict(self._images))
+        return Observation(*(raw[name] for name in STATE_NAMES), images=dict(self._images))
 
 
 def _widen_regions(problem: dict, objects: Collection[str], spread: float) -> None:
@@ -317,25 +269,6 @@ def placement_of(goal: list[list[str]]) -> tuple[str, str, str] | None:
     return placements[0] if len(placements) == 1 else None
 
 
-def benchmark_init_states(suite: str, task_id: int) -> np.ndarray:
-    """LIBERO's own initial states of a task, which only evaluation uses: (50, S) float64.
-
-    The files are pickles; only numpy arrays are unpickled from them.
-    """
-    task = libero_task(suite, task_id)
-    path = Path(get_libero_path("init_states")) / task.problem_folder / task.init_states_file
-    with torch.serialization.safe_globals(PICKLED_TYPES):
-        states = torch.load(path, weights_only=True)
-    if states.ndim != 2 or len(states) != INIT_STATES_PER_TASK:
-        raise SimulationError(f"{path}: expected {INIT_STATES_PER_TASK} initial states, found {states.shape}")
-    return states.astype(np.float64)
-
-
-def init_state_sha256(state: np.ndarray) -> str:
-    """Identify an initial state by its values: hex digest of its little-endian float64 bytes."""
-    return hashlib.sha256(np.ascontiguousarray(state, dtype="<f8").tobytes()).hexdigest()
-
-
 def _check_cameras(cameras: Collection[Camera]) -> None:
     unknown = [camera for camera in cameras if camera not in CAMERA_NAMES]
     if unknown:
@@ -354,7 +287,3 @@ def _checked_state(state: np.ndarray, size: int) -> np.ndarray:
     if state.shape != (size,) or not np.isfinite(state).all():
         raise SimulationError(f"an initial state of this task is {size} finite numbers, not {state.shape}: {state}")
     return state
-
-
-def _batched(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array)[None] for name, array in arrays.items()}

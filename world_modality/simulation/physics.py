@@ -18,8 +18,10 @@ Non-obvious behaviours:
 
 from __future__ import annotations
 
-import copy
-from functools import lru_cache
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import world_modality.simulation.environment  # noqa: F401
 
@@ -27,21 +29,30 @@ import world_modality.simulation.environment  # noqa: F401
 import mujoco
 import numpy as np
 from libero.libero.envs.bddl_base_domain import BDDLBaseDomain
+from robosuite.environments.base import MujocoEnv
 from robosuite.robots import SingleArm
+from robosuite.utils.binding_utils import MjSim
 from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
 
 
-@lru_cache(maxsize=1)
 def compiled(xml: str) -> mujoco.MjModel:
-    """Compile a model. It takes longer than the rest of a reset, and gives the same model at each reset of a task."""
-    return mujoco.MjModel.from_xml_string(xml)
+    """Compile a model without leaving more than the model behind.
+
+    `MjModel.from_xml_string` keeps what it parsed, MuJoCo's cache keeps the files it read, and the C library keeps what
+    it is given back: together more than twice the model.
+    """
+    model = mujoco.MjSpec.from_string(xml).compile()
+    mujoco.mj_clearCache(mujoco.mj_getCache())
+    ctypes.CDLL(None).malloc_trim(0)
+    return model
 
 
 class TaskModel:
     """The model of one simulation, at each reset as it was compiled.
 
-    A reset moves fixtures and hides sites. It leaves meshes and textures alone, which are nearly all of a model's
-    270 MB, and copying them took longer than the rest of a reset. So the other arrays are put back instead.
+    Compiling takes longer than the rest of a reset, and gives the same model at each reset of a task. A reset moves
+    fixtures and hides sites. It leaves meshes and textures alone, which are nearly all of a model's 270 MB, and copying
+    them took longer than the rest of a reset. So the other arrays are put back instead.
     """
 
     def __init__(self):
@@ -52,13 +63,35 @@ class TaskModel:
     def fresh(self, xml: str) -> mujoco.MjModel:
         """The compiled model; the one given out before becomes this one."""
         if xml != self._xml:
-            self._xml, self._model = xml, copy.copy(compiled(xml))
+            self._model, self._arrays = None, []  # before the next one needs its room
+            self._xml, self._model = xml, compiled(xml)
             named = (getattr(self._model, name) for name in dir(self._model) if name[:4] not in ("mesh", "tex_"))
             small = (array for array in named if isinstance(array, np.ndarray) and array.flags.writeable)
             self._arrays = [(array, array.copy()) for array in small]
         for array, as_compiled in self._arrays:
             array[:] = as_compiled
         return self._model
+
+    @contextmanager
+    def in_new_environments(self) -> Iterator[None]:
+        """Environments made in the block use this model, at each of their resets, where robosuite compiles another."""
+        own = MujocoEnv._initialize_sim
+
+        def initialize_sim(env: MujocoEnv, _xml: str | None = None) -> None:
+            env._initialize_sim = partial(self._begin_sim, env)
+            env._initialize_sim()
+
+        MujocoEnv._initialize_sim = initialize_sim
+        try:
+            yield
+        finally:
+            MujocoEnv._initialize_sim = own
+
+    def _begin_sim(self, env: MujocoEnv, _xml: str | None = None) -> None:
+        """What robosuite does when an environment is made, and at every hard reset."""
+        env.sim = MjSim(self.fresh(env.model.get_xml()))
+        env.sim.forward()
+        env.initialize_time(env.control_freq)
 
 
 class ControlLoop:

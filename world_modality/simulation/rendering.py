@@ -6,9 +6,10 @@ an image takes as long as drawing its faces: 293,000 of them, even for 64 x 64 p
 
 from __future__ import annotations
 
-import copy
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from world_modality.errors import InputError
 
 GLContext = importlib.import_module(f"mujoco.{os.environ['MUJOCO_GL']}").GLContext
 MAX_IMAGE_SIZE = 1024  # [px]
+FACES = ("mesh_face", "mesh_facenormal", "mesh_facetexcoord")  # of a model: what its faces are made of
 HIDDEN_GROUP = 5  # a group of geoms that is not drawn: MuJoCo draws groups 0 to 2
 MESH_CELL = 0.006  # half a pixel of the front camera, at 64 pixels; a pixel of the wrist camera, near the table [m]
 
@@ -35,11 +37,11 @@ class Renderer:
             self._gl.make_current()
         except (RuntimeError, ValueError) as error:  # no such device, or none that this user may open
             raise InputError(f"MUJOCO_GL is {os.environ['MUJOCO_GL']}, but gives no OpenGL here: {error}") from None
-        model = with_fewer_faces(model) if self._fast else model
         model.vis.global_.offwidth = model.vis.global_.offheight = MAX_IMAGE_SIZE
         if self._fast:
             model.vis.quality.offsamples = 0
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        with fewer_faces(model) if self._fast else nullcontext():
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -77,14 +79,24 @@ def out_of_view(model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> np.n
     return (np.maximum(beyond, seen[:, 2]) > model.geom_rbound) & (model.geom_rbound > 0)  # a plane has no bound
 
 
-def with_fewer_faces(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy to draw from: all vertices of a mesh in the same cell of a grid of `MESH_CELL` become the first one."""
-    model = copy.copy(model)
+@contextmanager
+def fewer_faces(model: mujoco.MjModel) -> Iterator[None]:
+    """In the block, all vertices of a mesh in the same cell of a grid of `MESH_CELL` are the first one of them."""
+    whole = [(array, array.copy()) for array in (getattr(model, name) for name in (*FACES, "mesh_facenum"))]
+    _merge_vertices(model)
+    try:
+        yield
+    finally:
+        for array, before in whole:
+            array[:] = before
+
+
+def _merge_vertices(model: mujoco.MjModel) -> None:
     for mesh in range(model.nmesh):
         vertices = _part(model.mesh_vert, model.mesh_vertadr[mesh], model.mesh_vertnum[mesh])
         faces, normals, texture = (
             _part(array, model.mesh_faceadr[mesh], model.mesh_facenum[mesh])
-            for array in (model.mesh_face, model.mesh_facenormal, model.mesh_facetexcoord)
+            for array in (getattr(model, name) for name in FACES)
         )
         x, y, z = np.floor((vertices - vertices.min(axis=0)) / MESH_CELL).astype(np.int64).T
         _, first, cell = np.unique((x << 40) + (y << 20) + z, return_index=True, return_inverse=True)
@@ -96,7 +108,6 @@ def with_fewer_faces(model: mujoco.MjModel) -> mujoco.MjModel:
         if len(kept):  # otherwise the whole mesh is smaller than a cell
             faces[: len(kept)], normals[: len(kept)], texture[: len(kept)] = merged[kept], normals[kept], texture[kept]
             model.mesh_facenum[mesh] = len(kept)
-    return model
 
 
 def _part(array: np.ndarray, start: int, count: int) -> np.ndarray:

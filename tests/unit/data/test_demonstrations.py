@@ -14,8 +14,9 @@ from world_modality.data.dataset import instructions, load_dataset
 from world_modality.data.demonstrations import RecordingError, aggregate_tasks, attempt_episode, record_task
 from world_modality.experiment.sections import Simulation
 from world_modality.experiment.specs import RecordSpec
+from world_modality.simulation.benchmark import init_state_sha256
 from world_modality.simulation.expert import ScriptedExpert
-from world_modality.simulation.libero import LiberoSimulation, Observation, init_state_sha256
+from world_modality.simulation.libero import LiberoSimulation
 
 SPEC = RecordSpec(
     simulation=Simulation(suite="libero_spatial", camera_size=64, render="fast", spread=0, settle_steps=10),
@@ -55,7 +56,7 @@ class FakeSimulation:
 
     def observe(self, cameras):
         images = {camera: np.full((64, 64, 3), self.seed % 50 + self.now, np.uint8) for camera in cameras}
-        return Observation(np.full(8, self.now, np.float32), images)
+        return SimpleNamespace(state=np.full(8, self.now, np.float32), images=images)
 
 
 @pytest.fixture

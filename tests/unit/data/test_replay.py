@@ -1,6 +1,7 @@
 """Replaying a recording: the objects' positions, from the recorded seed and actions alone, or a refusal."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from world_modality.data.demonstrations import RECORDING, Attempt, RecordingErro
 from world_modality.data.replay import object_positions
 from world_modality.experiment.sections import Simulation
 from world_modality.experiment.specs import RecordSpec
+from world_modality.simulation.benchmark import init_state_sha256
 from world_modality.simulation.expert import BOWL, PLATE
-from world_modality.simulation.libero import LiberoSimulation, Observation, init_state_sha256
+from world_modality.simulation.libero import LiberoSimulation
 
 SPEC = RecordSpec(
     simulation=Simulation(suite="libero_spatial", camera_size=16, render="fast", settle_steps=2, spread=0.05),
@@ -77,7 +79,7 @@ class FakeSimulation:
         return self.observe(), False
 
     def observe(self):
-        return Observation(np.resize(self.moved, 8).astype(np.float32), {})
+        return SimpleNamespace(state=np.resize(self.moved, 8).astype(np.float32), images={})
 
     def body_position(self, body):
         return self.moved if body == BOWL else -self.moved

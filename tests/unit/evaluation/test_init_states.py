@@ -5,12 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from world_modality.errors import InputError
-from world_modality.evaluation import init_states as module
-from world_modality.evaluation.init_states import draw_init_states, init_states
+from world_modality.evaluation import drawing as module
+from world_modality.evaluation.drawing import draw_init_states
+from world_modality.evaluation.init_states import init_states
 from world_modality.experiment.sections import Simulation
 from world_modality.experiment.seeds import EVALUATION_SEEDS, env_seed, init_state_seed
 from world_modality.experiment.specs import InitStatesSpec
-from world_modality.simulation.libero import LiberoSimulation, init_state_sha256
+from world_modality.simulation.benchmark import init_state_sha256
+from world_modality.simulation.libero import LiberoSimulation
 
 WIDE = Simulation(suite="libero_spatial", camera_size=64, render="fast", spread=0.08, settle_steps=10)
 

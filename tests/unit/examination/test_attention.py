@@ -1,7 +1,6 @@
 """Listening to the attention changes nothing; its tables keep their contract; what they say is what stands in them."""
 
 import shutil
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +20,6 @@ from world_modality.examination.attention import (
     EPISODE,
     METADATA_KEY,
     SCHEMA,
-    AttentionRecorder,
     AttentionTable,
     ChunkAttention,
     join_blocks,
@@ -256,43 +254,22 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, damage, message):
 # ---- at rollout -----------------------------------------------------------------------------------------------------
 
 
-class Ear:
-    """Stands where a policy's `listening` does: every chunk is predicted in one step of one head, with K = 2."""
-
-    @contextmanager
-    def listening(self):
-        heard = []
-        yield heard
-        weights = torch.tensor([0.25, 0.75]).expand(1, 1, 4, 2)
-        heard.append(SimpleNamespace(weights=weights, memory=torch.ones(1, 2, 3), strength=torch.tensor(0.5)))
-
-
-def record(recorder, init_state_id, episode_steps, crash_after=None):
-    for step in range(0, episode_steps, 4):
-        with recorder.chunk(step):
-            pass
-        if step == crash_after:
-            return
-    recorder.end_episode(init_state_id, episode_steps)
-
-
-def test_a_recorder_keeps_each_chunk_of_each_episode_and_nothing_of_a_crashed_one(tmp_path):
-    recorder = AttentionRecorder(spec_of(), 1, Ear().listening)
-    record(recorder, 3, 10)
-    record(recorder, 4, 12, crash_after=4)
-    record(recorder, 4, 6)
-    write_episodes(tmp_path / "block.parquet", recorder.spec, recorder.take())
-    rows = AttentionTable.open(tmp_path / "block.parquet").rows
-    assert rows["step"].to_pylist() == [0, 0, 4, 4, 8, 8, 0, 0, 4, 4]
-    assert rows["episode"].to_pylist() == [3] * 6 + [4] * 4
-    assert rows["episode_steps"].to_pylist() == [10] * 6 + [6] * 4
-    assert set(rows["task"].to_pylist()) == {1}
+def test_of_several_chunks_each_keeps_its_own_attention():
+    """As a policy's `listening` gives it: one denoising step, one head, K = 2; only the first actions count."""
+    weights = torch.tensor([[0.25, 0.75], [1, 0]])[:, None, None].repeat(1, 1, 4, 1)
+    weights[:, :, 2:] = 0.5
+    step = SimpleNamespace(
+        weights=weights, memory=torch.tensor([1.0, 2])[:, None, None].expand(2, 2, 3), strength=torch.tensor(0.5)
+    )
+    heard = ChunkAttention.of([step], actions=2)
+    for row, (attention, norm) in enumerate((([0.25, 0.75], 1.0), ([1.0, 0.0], 2.0))):
+        rows = heard.row(row).rows(train_seed=0, task=1, episode=3, episode_steps=10, step=4).to_pydict()
+        assert (rows["attention"], rows["memory_norm"], rows["gate"]) == (attention, [norm] * 2, [0.5] * 2)
+        assert rows["step"] == [4, 4]
 
 
 def test_of_a_policy_without_a_world_modality_there_is_a_table_without_rows(tmp_path):
-    recorder = AttentionRecorder(spec_of("E0", cameras={}, shape=(0, 0, 0)), 1, None)
-    record(recorder, 3, 10)
-    write_episodes(tmp_path / "block.parquet", recorder.spec, recorder.take())
+    write_episodes(tmp_path / "block.parquet", spec_of("E0", cameras={}, shape=(0, 0, 0)), [])
     table = AttentionTable.open(tmp_path / "block.parquet")
     assert len(table.rows) == 0
     join_blocks([tmp_path / "block.parquet"], "E0", 20, tmp_path / "joined.parquet")

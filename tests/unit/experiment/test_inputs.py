@@ -46,8 +46,9 @@ def test_every_training_seed_is_evaluated_and_the_first_is_filmed():
     seeds = experiment(training={"seeds": [3, 5]}, evaluation={"blocks_per_round": 2})
     blocks = [f"results/rollouts/A/seed_{s}/task_1/block_{b}.jsonl" for s in (3, 5) for b in (0, 1)]
     assert inputs.evaluated_blocks(seeds, "A", [1], rounds=1) == blocks
-    assert inputs.filmed_blocks(seeds, "A", 1, rounds=1) == blocks[:2]
-    assert inputs.rollout(seeds, "A")["checkpoint"] == "results/ckpt_A/seed_3"
+    filmed = inputs.filmed(seeds, "A", 1, rounds=1)
+    assert filmed["blocks"] == blocks[:2]
+    assert filmed["actions"] == [block.replace(".jsonl", "_actions.parquet") for block in blocks[:2]]
 
 
 def test_a_look_reads_all_rounds_so_far_of_both_options_on_the_pickup_tasks():

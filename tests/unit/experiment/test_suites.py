@@ -2,20 +2,32 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from world_modality.errors import InputError
 from world_modality.experiment.suites import SUITE_SIZES, check_demonstrated, check_language, suite_instructions
-from world_modality.simulation.libero import libero_task
+from world_modality.simulation.benchmark import libero_task
 
 SPATIAL = suite_instructions("libero_spatial")
 
 
 @pytest.mark.parametrize("suite", SUITE_SIZES)
-def test_the_instructions_are_what_the_simulator_says(suite):
-    said = tuple(libero_task(suite, task).language for task in range(SUITE_SIZES[suite]))
-    assert suite_instructions(suite) == said
+def test_tasks_are_those_of_libero(suite):
+    from libero.libero import get_libero_path  # only now: `simulation` sets its environment up
+    from libero.libero.benchmark import task_maps
+
+    theirs = list(task_maps[suite].values())
+    assert suite_instructions(suite) == tuple(task.language for task in theirs)
+    assert len(theirs) == SUITE_SIZES[suite]
+    for number, task in enumerate(theirs):
+        ours = libero_task(suite, number)
+        assert ours.language == task.language
+        assert ours.bddl_file == Path(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
+        assert ours.init_states_file == Path(get_libero_path("init_states"), task.problem_folder, task.init_states_file)
+        assert ours.bddl_file.is_file()
+        assert ours.init_states_file.is_file()
 
 
 def test_reading_the_instructions_imports_no_libero(tmp_path):

@@ -1,7 +1,6 @@
 """How far a pickup came: in made-up episodes, and in the scripted expert's, whose phases are known."""
 
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +10,9 @@ from world_modality.evaluation.episodes import PickupRecord
 from world_modality.experiment.sections import Simulation
 from world_modality.experiment.suites import SUITE_SIZES
 from world_modality.simulation import stages
+from world_modality.simulation.benchmark import SimulationError, libero_task
 from world_modality.simulation.expert import HORIZON, ScriptedExpert
-from world_modality.simulation.libero import (
-    SETTLE_ACTION,
-    LiberoSimulation,
-    SimulationError,
-    get_libero_path,
-    libero_task,
-    placement_of,
-)
+from world_modality.simulation.libero import SETTLE_ACTION, LiberoSimulation, placement_of
 from world_modality.simulation.pickup import STAGES, PickupState
 from world_modality.simulation.stages import HOLD_STEPS, LOST_STEPS, REOPEN_STEPS, PickupTracker
 
@@ -283,9 +276,7 @@ def test_tracking_changes_no_observation_and_no_state(simulation):
 def goal(suite, task_id):
     from libero.libero.envs.bddl_utils import robosuite_parse_problem  # only now: `simulation` sets its environment up
 
-    task = libero_task(suite, task_id)
-    path = Path(get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file
-    return robosuite_parse_problem(str(path))["goal_state"]
+    return robosuite_parse_problem(str(libero_task(suite, task_id).bddl_file))["goal_state"]
 
 
 @pytest.mark.parametrize("task_id", range(SUITE_SIZES["libero_spatial"]))

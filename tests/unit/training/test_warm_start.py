@@ -6,6 +6,7 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,9 +24,9 @@ from world_modality.artifacts.provenance import read_provenance
 from world_modality.artifacts.records import content_sha256
 from world_modality.data.dataset import load_dataset
 from world_modality.errors import InputError
-from world_modality.evaluation.rollout import Pilot
+from world_modality.evaluation.pilot import Pilot
+from world_modality.evaluation.rollout import Ask
 from world_modality.latents.table import LatentTable
-from world_modality.simulation.libero import Observation
 from world_modality.training.loader import FrameBatches
 from world_modality.training.loop import TrainInputs, train
 from world_modality.training.warm_start import initial_policy, initial_processors, plain_config, world_config
@@ -308,24 +309,25 @@ def pilot(experiment, folder, tmp_path):
         protocol = protocol.model_copy(
             update={"simulation": protocol.simulation.model_copy(update={"camera_size": SIZE})}
         )
-        return Pilot(tmp_path / option, experiment.rollout_spec(option).model_copy(update={"protocol": protocol}))
+        return Pilot(tmp_path / option, experiment.rollout_spec(option).model_copy(update={"protocol": protocol}), 0)
 
     return make
 
 
-def observation():
+def ask():
     images = {camera: np.full((SIZE, SIZE, 3), 100, np.uint8) for camera in ("front", "wrist")}
-    return Observation(np.full(8, MEAN + 2 * STD, np.float32), images)
+    seen = SimpleNamespace(state=np.full(8, MEAN + 2 * STD, np.float32), images=images)
+    return Ask(3, 0, 0, seen, {camera: np.stack([image] * 7) for camera, image in images.items()})
 
 
 @pytest.mark.parametrize("option", ["E0", "E2", "S0"])
 def test_a_checkpoint_keeps_the_units_of_the_published_policy(published, folder, pilot, tmp_path, option):
     it = pilot(published, option)
-    batch = it._batch(observation(), "pick up the bowl")
+    batch = it._batch([ask()])
     torch.testing.assert_close(batch["observation.state"], torch.full((1, 8), 2.0))
     torch.testing.assert_close(it.postprocessor(torch.ones(1, 7)), torch.full((1, 7), MEAN + STD))
     assert (batch[FRONT].max() == 0) == (option == "S0")
-    assert it.act(observation(), "pick up the bowl", seed=0, memory_seed=1).shape == (2, 7)
+    assert it.act([ask()])[0].actions.shape == (2, 7)
     saved = (tmp_path / option / "policy_preprocessor.json").read_text()
     assert str(folder / "vlm") in saved
     assert ELSEWHERE not in saved
@@ -335,8 +337,8 @@ def test_empty_cameras_are_nobodys_to_provide(experiment, folder, copy, pilot):
     edit(copy / "config.json", empty_cameras=1)
     policy = pilot(copy, "E2")
     assert "observation.images.empty_camera_0" in policy.policy.config.image_features
-    assert policy.cameras_at(0) == ["front", "wrist"]
-    assert np.isfinite(policy.act(observation(), "pick up the bowl", seed=0, memory_seed=1)).all()
+    assert policy.view.at(0) == ["front", "wrist"]
+    assert np.isfinite(policy.act([ask()])[0].actions).all()
 
 
 def test_a_checkpoint_says_which_policy_it_started_from(experiment, folder, published, tmp_path, monkeypatch):
