@@ -9,6 +9,7 @@ behind shows. Prints a table and draws `memory.png` into `--output`.
 
 import argparse
 import functools
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from world_modality.experiment.config import Experiment, default_config, load_experiment
+from world_modality.experiment.suites import suite_instructions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE, EPISODE = 64, 50  # side of the images [px], frames in an episode
@@ -50,7 +52,7 @@ def write_noise(folder: Path, frames: int) -> None:
             else draw.uniform(-1, 1, kind["shape"]).astype(np.float32)
             for key, kind in kinds.items()
         }
-        dataset.add_frame(frame | {"task": "pick up the bowl"})
+        dataset.add_frame(frame | {"task": suite_instructions("libero_spatial")[0]})
         if number % EPISODE == EPISODE - 1:
             dataset.save_episode()
     dataset.finalize()
@@ -75,22 +77,23 @@ def train(folder: Path, updates: int) -> None:
 
 
 def roll_out(folder: Path, episodes: int) -> None:
-    from world_modality.evaluation.blocks import evaluate_block
+    from world_modality.evaluation.blocks import BlockFiles, evaluate_block
     from world_modality.evaluation.init_states import init_states
 
     spec = experiment().rollout_spec("E0")
     states = init_states(spec.protocol.simulation, 0, [])
-    outputs = (folder / f"{episodes}.jsonl", folder / f"{episodes}_attention.parquet")
-    evaluate_block(folder / "ckpt", spec, 0, 0, range(episodes), states, *outputs)
+    files = BlockFiles(*(folder / f"{episodes}_{kind}" for kind in ("episodes", "actions", "attention")))
+    evaluate_block(folder / "ckpt", spec, 0, 0, range(episodes), states, files)
 
 
 STAGES = {"encode": (encode, "frames"), "train": (train, "updates"), "roll out": (roll_out, "episodes")}
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held [MiB]."""
+    """The most memory that this process has held, and the largest one that it started (a simulator) [MiB]."""
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0]) / 1024
+    started = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (int(fields["VmHWM"].split()[0]) + started) / 1024
 
 
 def measured(folder: Path, stage: str, amount: int) -> float:

@@ -28,6 +28,7 @@ import world_modality.simulation.environment  # noqa: F401
 
 # isort: split
 import numpy as np
+from libero.libero.envs import bddl_utils
 from libero.libero.envs.env_wrapper import ControlEnv
 from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import Observable, sensor
@@ -36,7 +37,7 @@ from world_modality.experiment.sections import Camera, Simulation
 from world_modality.experiment.suites import ACTION_DIM
 from world_modality.simulation.benchmark import SimulationError, libero_task
 from world_modality.simulation.observation import Observation
-from world_modality.simulation.physics import ControlLoop, TaskModel
+from world_modality.simulation.physics import ControlLoop, TaskModel, replaced
 from world_modality.simulation.pickup import PickupState
 from world_modality.simulation.rendering import MAX_IMAGE_SIZE, Renderer
 
@@ -65,7 +66,13 @@ class LiberoSimulation:
         task = libero_task(spec.suite, task_id)
         self.task_description = task.language
         # We render, not robosuite, so that a reset makes no OpenGL context and no image that no one looks at.
-        with TaskModel().in_new_environments():
+        problem = bddl_utils.robosuite_parse_problem(str(task.bddl_file))
+        self.placement = placement_of(problem["goal_state"])
+        if spec.spread:
+            _widen_regions(problem, self._placed_objects(), spec.spread)
+        # LIBERO parses the task once more where it makes the environment, and the model has its regions.
+        this_problem = replaced(bddl_utils, "robosuite_parse_problem", lambda _: problem)
+        with this_problem, TaskModel().in_new_environments():
             self._libero = ControlEnv(
                 bddl_file_name=str(task.bddl_file),
                 has_offscreen_renderer=False,
@@ -73,9 +80,6 @@ class LiberoSimulation:
                 control_freq=CONTROL_FREQUENCY,
                 ignore_done=True,
             )
-        self.placement = placement_of(self._libero.env.parsed_problem["goal_state"])
-        if spec.spread:
-            _widen_regions(self._libero.env.parsed_problem, self._placed_objects(), spec.spread)
         self._renderer: Renderer | None = None
         self._wanted: Collection[Camera] = ()
         self._images: dict[Camera, np.ndarray] = {}

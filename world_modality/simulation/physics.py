@@ -22,6 +22,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import world_modality.simulation.environment  # noqa: F401
 
@@ -33,6 +34,17 @@ from robosuite.environments.base import MujocoEnv
 from robosuite.robots import SingleArm
 from robosuite.utils.binding_utils import MjSim
 from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """In the block, a class or a module has another attribute of this name."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def compiled(xml: str) -> mujoco.MjModel:
@@ -75,17 +87,13 @@ class TaskModel:
     @contextmanager
     def in_new_environments(self) -> Iterator[None]:
         """Environments made in the block use this model, at each of their resets, where robosuite compiles another."""
-        own = MujocoEnv._initialize_sim
 
         def initialize_sim(env: MujocoEnv, _xml: str | None = None) -> None:
             env._initialize_sim = partial(self._begin_sim, env)
             env._initialize_sim()
 
-        MujocoEnv._initialize_sim = initialize_sim
-        try:
+        with replaced(MujocoEnv, "_initialize_sim", initialize_sim):
             yield
-        finally:
-            MujocoEnv._initialize_sim = own
 
     def _begin_sim(self, env: MujocoEnv, _xml: str | None = None) -> None:
         """What robosuite does when an environment is made, and at every hard reset."""
