@@ -96,6 +96,7 @@ def evaluate_block(
 class _Flight:
     """A simulator with the episode it rolls out: what it waits for, and what its chunks attended to, by step."""
 
+    row: int
     simulator: Simulator
     ask: Ask | None = None
     attention: dict[int, ChunkAttention] = field(default_factory=dict)
@@ -112,8 +113,9 @@ def roll_out(
     waiting, flights, idle = dict(states), [], list(simulators)
     while waiting or flights:
         while idle and waiting:
-            number = next(iter(waiting))
-            flights.append(_Flight(idle.pop()))
+            taken = {flight.row for flight in flights}
+            number = next((n for n in waiting if pilot.row_of(n) not in taken), next(iter(waiting)))
+            flights.append(_Flight(pilot.row_of(number), idle.pop()))
             flights[-1].simulator.begin(number, waiting.pop(number))
         for flight in [flight for flight in flights if flight.ask is None]:
             message = flight.simulator.receive()

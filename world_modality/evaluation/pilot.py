@@ -139,6 +139,10 @@ class Pilot:
             n_action_steps=self.spec.protocol.n_action_steps,
         )
 
+    def row_of(self, init_state_id: int) -> int:
+        """The row that an episode has in every batch."""
+        return init_state_id % self._batch_size
+
     @torch.no_grad()
     def act(self, asks: Sequence[Ask]) -> list[Chunk]:
         """The next chunk of some episodes, in the order of the asks.
@@ -149,7 +153,7 @@ class Pilot:
         while waiting:
             rows = {}
             for place, ask in waiting:
-                rows.setdefault(ask.init_state_id % self._batch_size, (place, ask))
+                rows.setdefault(self.row_of(ask.init_state_id), (place, ask))
             waiting = [one for one in waiting if one not in rows.values()]
             predicted = self._predict({row: ask for row, (_, ask) in rows.items()})
             chunks |= {place: predicted[row] for row, (place, _) in rows.items()}
