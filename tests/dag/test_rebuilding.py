@@ -433,6 +433,7 @@ MODULES = {
     "world_modality/simulation/pickup.py": SIMULATED | EVALUATED,
     "world_modality/simulation/rendering.py": SIMULATED,
     "world_modality/simulation/stages.py": ROLLED_OUT,
+    "world_modality/decision/durations.py": JUDGED | PLOTTED,
     "world_modality/decision/exact.py": JUDGED | PLOTTED,
     "world_modality/decision/pairs.py": JUDGED | PLOTTED,
     "world_modality/decision/power.py": JUDGED | PLOTTED,

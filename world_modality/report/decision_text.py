@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from world_modality.decision.durations import STEPS_PER_SECOND, Durations
 from world_modality.decision.judgement import Comparison, Judgement
 from world_modality.decision.statistics import Interval, interval_text
 from world_modality.decision.tree import Counts, OptionResult, Rate, Verdict
@@ -65,6 +67,7 @@ def render(verdict: Verdict) -> str:
         ["SUCCESSES", *_successes(verdict)],
         ["PAIRED COMPARISONS on the pickup tasks", *_comparisons(verdict)],
         *([["HOW FAR THE PICKUP CAME on the pickup tasks", *_progress(verdict)]] if _has_progress(verdict) else []),
+        ["TIME TO SUCCESS on the pickup tasks", *_durations(verdict)],
         ["WHAT THIS IS WORTH", *_worth(verdict)],
         ["WORLD PATH", *_world_paths(verdict)],
         ["NEXT", *_next(verdict)],
@@ -277,6 +280,36 @@ def _progress(verdict: Verdict) -> list[str]:
         "The same pairs by who came further, judged by the same test. Interval and margin are of the share of pairs in "
         "which the 1st came further minus the share in which the 2nd did.",
     ]
+
+
+def _durations(verdict: Verdict) -> list[str]:
+    """How soon the options succeed, in control steps and in seconds."""
+    rows = [
+        [_pair(c), f"{found.option:.1f}", f"{found.reference:.1f}"]
+        + [text for unit in (1, STEPS_PER_SECOND) for text in _spans(found, unit)]
+        for c in verdict.comparisons
+        if (found := c.durations)
+    ]
+    valid = "for the number of pairs chosen beforehand" if verdict.settings.claim == "methods" else "whenever one stops"
+    several = any(n > 1 for n in Counter(c.family for c in verdict.comparisons).values())
+    together = (
+        ", and together with those of the other comparisons that are corrected for their number" if several else ""
+    )
+    return [
+        *_table(["1st : 2nd", "1st", "2nd", "difference", "interval", "seconds", "interval"], rows),
+        f"The same pairs by mean control steps until success. A failure counts as the horizon, "
+        f"{verdict.primary.durations.horizon} steps, so this also moves with how often an option succeeds. Difference: "
+        f"the 1st minus the 2nd; below 0 the 1st is sooner. Interval ({_confidence(verdict)}): it holds {valid}"
+        f"{together}.",
+        "Only success decides. Progress and time change no verdict on success, no branch, and not when a run stops.",
+    ]
+
+
+def _spans(found: Durations, unit: int) -> list[str]:
+    """A difference and its interval; `unit`: steps that make one."""
+    digits = 1 if unit == 1 else 2
+    low, high = (f"{end / unit:+.{digits}f}" for end in found.interval)
+    return [f"{found.difference / unit:+.{digits}f}", f"[{low}, {high}]"]
 
 
 def _worth(verdict: Verdict) -> list[str]:
