@@ -13,6 +13,7 @@ to it: `NON_INFERIOR` where that lies above minus the margin, else `INFERIOR` wh
 from __future__ import annotations
 
 import bisect
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -90,9 +91,10 @@ class Worth(Document):
         description="the smallest true loss that is judged INFERIOR with a chance of decision.power; null: none is"
     )
     pairs_to_settle: int | None = Field(
-        description="about how many pairs judge equals NON_INFERIOR and a loss of twice the margin INFERIOR, each with "
-        "a chance of decision.power; with `adaptive`, after how many a run is settled with that chance if the true "
-        "difference is the observed one; null: more than 20,000, or a claim about methods"
+        description="about how many independent pairs judge equals NON_INFERIOR and a loss of twice the margin "
+        "INFERIOR, each with a chance of decision.power; with `adaptive`, at how many a run that goes on from those "
+        "that there are is settled with that chance, if the true difference is the observed one (where it is settled, "
+        "those that there are); null: more than 20,000, or a claim about methods"
     )
     seeds_to_settle: int | None = Field(
         description="for a claim about methods, about how many training seeds on the same number of initial states "
@@ -222,7 +224,10 @@ def worth(judged: Judgement, decision: Decision, looks: Sequence[int]) -> Worth:
         seeds, states = seeds_to_settle(*settling), states_to_settle(*settling)
     elif decision.stopping == "adaptive":
         odds_of, observed = adaptive, Truth.plausible(judged.difference, discordance)
-        enough = looks_to_settle(looks, observed, margin, wrong, power)
+        seen = [count / judged.design_effect for count in (judged.wins, judged.losses, judged.ties)]
+        enough = math.ceil(independent)
+        if judged.conclusion == "INCONCLUSIVE":
+            enough = looks_to_settle(looks[0], seen, observed, margin, wrong, power)
     else:
         odds_of, enough = planned, pairs_to_settle(discordance, margin, wrong, power)
     bare = methods if judged.spread else planned

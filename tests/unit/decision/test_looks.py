@@ -118,6 +118,17 @@ def test_the_text_says_how_small_a_loss_could_have_been_called(tmp_path):
     assert "looks after every 10 pairs and stops after 20 at the latest" in text
 
 
+def test_a_look_sees_the_pairs_of_all_training_seeds(tmp_path):
+    """Two seeds: ten initial states of each of two tasks are 40 pairs, of which 20 are independent."""
+    single, double = (
+        decided(tmp_path, adaptive(run=["E0", "E2"]), contents(E0=7, E2=7, train_seeds=seeds), {("E2", "E0"): EPISODES})
+        for seeds in ((0,), (0, 1))
+    )
+    assert "looks after every 20 pairs and stops after 40 at the latest" in " ".join(render(double).split())
+    assert double.worth.pairs == single.worth.pairs == 20
+    assert double.worth.smallest_loss == single.worth.smallest_loss
+
+
 def test_episodes_that_a_look_saw_must_be_there(tmp_path):
     settings, stops = adaptive(run=["E0", "E2"]), {("E2", "E0"): EPISODES}
     evaluations = read(tmp_path, contents(E0=7, E2=7))
