@@ -29,6 +29,7 @@ from world_modality.decision.tree import choose_token
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.sections import Decision
 
+HORIZON = 220  # control steps; a success takes half of them
 LOOK = 10  # initial states of each task between two looks
 FAMILIES = {("E2", "E0"): "primary", ("A", "E0"): "adoption"}
 
@@ -67,6 +68,8 @@ class World:
             env_seed=pl.col("task") * 1000 + pl.col("init_state_id"),
             noise_seed=pl.col("task") * 1000 + pl.col("init_state_id"),
             stages=pl.lit(None, pl.Int64),
+            duration=pl.when("success").then(HORIZON // 2).otherwise(HORIZON),
+            horizon=pl.lit(HORIZON),
         )
 
     def _logit(self, rate: float) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from world_modality.artifacts.files import read_run_config, read_text, write_text
 from world_modality.experiment import paths
 from world_modality.experiment.config import COSTS, default_config, load_experiment
-from world_modality.experiment.costs import measure, scale_text, with_costs
+from world_modality.experiment.costs import measure, measured_episodes, scale_text, with_costs
 from world_modality.program import existing, run
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -27,7 +27,8 @@ def main() -> None:
     experiment = load_experiment(read_run_config(arguments.directory / paths.RUN_CONFIG))
     measured = measure(experiment, arguments.directory)
     before = load_experiment(default_config()).costs.get(experiment.scale)
-    costs = scale_text(measured, experiment.scale, before, arguments.on)
+    episodes = measured_episodes(experiment, arguments.directory)
+    costs = scale_text(measured, episodes, experiment.scale, before, arguments.on)
     write_text(arguments.output, with_costs(read_text(COSTS), experiment.scale, costs))
 
 

@@ -188,12 +188,13 @@ KEYS = {
     "costs.full.train.one": (99, NOTHING),  # of another scale
     "costs.embedded.latents.front": (99, NOTHING),  # E2 has made these
     "costs.embedded.latents.wrist": (99, PICKUP | DECISION),
-    "costs.embedded.train.none": (99, NOTHING),
+    "costs.embedded.train.none": (99, DECISION),  # of E0, which more seeds would take
     "costs.embedded.train.one": (99, PICKUP | DECISION),
     "costs.embedded.train.both": (99, PICKUP | DECISION, SPARE | {"decision": {"on_success": ["C"]}}),
-    "costs.embedded.evaluate.none": (99, NOTHING),
+    "costs.embedded.evaluate.none": (99, DECISION),
     "costs.embedded.evaluate.one": (99, PICKUP | DECISION),
     "costs.embedded.evaluate.both": (99, NOTHING),
+    "costs.embedded.episodes": (99, DECISION),
     "figures.task_colors": (["#123456"], FIGURES),
     "figures.pickup_color": ("#123456", FIGURES),
     "run": (["E0", "E2", "E2-zero", "S0", "C"], NEW_C | CONTROLS | PICKUP | FAIRNESS | DECISION, SPARE),
@@ -441,6 +442,8 @@ MODULES = {
     "world_modality/simulation/pickup.py": SIMULATED | EVALUATED,
     "world_modality/simulation/rendering.py": SIMULATED,
     "world_modality/simulation/stages.py": ROLLED_OUT,
+    "world_modality/decision/durations.py": JUDGED | PLOTTED,
+    "world_modality/decision/effort.py": TREE | PLOTTED,
     "world_modality/decision/exact.py": JUDGED | PLOTTED,
     "world_modality/decision/pairs.py": JUDGED | PLOTTED,
     "world_modality/decision/power.py": JUDGED | PLOTTED,

@@ -1,15 +1,20 @@
 """In a finished experiment, an edit rebuilds exactly what depends on it: real dry runs, by Snakemake's own records."""
 
+import contextlib
 import fnmatch
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
+from tests.e2e.test_interruption import PATIENCE, at_work, go_on, wait_until_quiet
 from world_modality.artifacts.files import read_json
 from world_modality.artifacts.records import content_sha256
 from world_modality.experiment.config import default_config
@@ -190,33 +195,122 @@ def trained(results):
 
 def run_more(folder, environment, overlay, *targets):
     """Run the smoke experiment with an overlay to some targets."""
-    (folder / "more.yaml").write_text(yaml.safe_dump(overlay))
-    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile", "--cores", "2"]
-    command += ["--directory", folder / "runs", "--configfile", SMOKE, folder / "more.yaml", "--", *targets]
+    command = more_command(folder, overlay, *targets)
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+
+
+def more_command(folder, overlay, *targets):
+    (folder / "more.yaml").write_text(yaml.safe_dump(overlay))
+    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile", "--cores", "2"]
+    return [*command, "--directory", folder / "runs", "--configfile", SMOKE, folder / "more.yaml", "--", *targets]
 
 
 # ---- rounds ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_adaptive_run_goes_on_from_the_episodes_that_are_there_and_stops_once_it_is_settled(
-    smoke, tmp_path, environment
-):
-    """From one round to two, and then back to one by a margin so wide that the first look settles everything."""
-    shutil.copytree(smoke, tmp_path / "runs", copy_function=shutil.copy2)
-    results = tmp_path / "runs/results"
-    there = trained(results)
-    blocks = {path: path.read_bytes() for path in results.glob("rollouts/*/seed_0/task_0/block_0.jsonl")}
-    rounds = {"decision": {"stopping": "adaptive"}, "evaluation": {"episodes": None, "max_episodes": 3}}
-    run_more(tmp_path, environment, rounds, "results/decision.txt")
+ROUNDS = {"decision": {"stopping": "adaptive"}, "evaluation": {"episodes": None, "max_episodes": 3}}
+
+
+@pytest.fixture(scope="module")
+def two_rounds(smoke, tmp_path_factory, environment):
+    """The results of a run that went on from the smoke experiment's only round to a second one, to be left as they are.
+
+    With them comes what the smoke experiment had trained by then.
+    """
+    folder = tmp_path_factory.mktemp("two_rounds")
+    shutil.copytree(smoke, folder / "runs", copy_function=shutil.copy2)
+    there = trained(folder / "runs/results")
+    run_more(folder, environment, ROUNDS, "results/decision.txt")
+    return folder / "runs/results", there
+
+
+def rolled_out(results):
+    """The blocks of rollouts that are there: their content, and when they were made."""
+    blocks = results.glob("rollouts/*/seed_0/task_0/block_*.jsonl")
+    return {path.relative_to(results).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns) for path in blocks}
+
+
+def test_an_adaptive_run_goes_on_from_the_episodes_that_are_there(smoke, two_rounds):
+    results, there = two_rounds
     assert trained(results) == there
-    assert {path: path.read_bytes() for path in blocks} == blocks
+    before, after = (
+        {name: content for name, (content, _) in rolled_out(folder).items()} for folder in (smoke / "results", results)
+    )
+    assert {**before, **after} == after
     assert compared(results) == {"E2": 3, "S0": 3, "A": 3, "E2-zero": 3}
     assert (results / "decision.txt").read_text().splitlines()[1].endswith("  cap  default: keep E0")
     assert len(read_json(results / "eval_A_0.json")["episodes"]) == 3
 
-    rounds["decision"] |= {"margin": 0.999, "confidence": 0.6}
+
+def test_an_adaptive_run_that_is_killed_within_a_round_rolls_out_no_block_twice_and_ends_like_an_undisturbed_one(
+    smoke, two_rounds, tmp_path, environment
+):
+    undisturbed, _ = two_rounds
+    directory = (tmp_path / "runs").resolve()
+    shutil.copytree(smoke, directory, copy_function=shutil.copy2)
+    results, log = directory / "results", directory / "run.log"
+    first_round = set(rolled_out(results))
+    command = more_command(tmp_path, ROUNDS, "results/decision.txt")
+
+    run = go_on(command, directory, environment)
+    try:
+        while not suspend_within_the_round(directory, first_round):
+            assert run.poll() is None, log.read_text()[-5000:]
+            time.sleep(0.05)
+        kept = rolled_out(results)
+    finally:
+        send(signal.SIGKILL, directory)
+    run.wait(PATIENCE)
+    wait_until_quiet(directory, seconds=15)
+    assert first_round < set(kept) < set(rolled_out(undisturbed))
+    assert not (results / "looks/E2_E0/round_1.json").exists()
+
+    log.unlink()
+    assert go_on(command, directory, environment).wait(PATIENCE) == 0, log.read_text()[-5000:]
+    jobs = re.findall(r"Job \d+: Evaluate option (\S+) on task 0, block (\d+)", log.read_text())
+    again = [f"rollouts/{option}/seed_0/task_0/block_{block}.jsonl" for option, block in jobs]
+    assert sorted(again) == sorted(set(rolled_out(undisturbed)) - set(kept))
+    assert {name: rolled_out(results)[name] for name in kept} == kept
+    for pattern in ("rollouts/*/seed_0/task_0/*", "looks/*/*", "eval_*.json", "pickup.json", "decision.*"):
+        ours, theirs = (
+            {path.relative_to(r): path.read_bytes() for path in r.glob(pattern)} for r in (results, undisturbed)
+        )
+        assert ours == theirs, pattern
+        assert theirs, pattern
+
+
+def suspend_within_the_round(directory, first_round):
+    """Suspend a run where a later round has a block that is finished, and one that is being rolled out.
+
+    Nothing moves then between what is seen and the kill. A run that is elsewhere goes on.
+    """
+    if not set(rolled_out(directory / "results")) - first_round:
+        return False
+    words = "\n".join(send(signal.SIGSTOP, directory))
+    made = set(rolled_out(directory / "results")) - first_round
+    begun = set(re.findall(r"evaluate_policy\.py .*--output results/(rollouts/\S+\.jsonl)", words))
+    recorded = (directory / "run.log").read_text().count("(Rule: evaluate_policy)")
+    if len(made) == recorded and begun - made:
+        return True
+    send(signal.SIGCONT, directory)
+    return False
+
+
+def send(what, directory):
+    """Send a signal to all programs of a run; their command lines."""
+    words = []
+    for process in at_work(directory):
+        with contextlib.suppress(psutil.Error):  # it ended by itself
+            process.send_signal(what)
+            words.append(" ".join(process.cmdline()))
+    return words
+
+
+def test_a_margin_so_wide_that_the_first_look_settles_everything_needs_one_round(two_rounds, tmp_path, environment):
+    shutil.copytree(two_rounds[0].parent, tmp_path / "runs", copy_function=shutil.copy2)
+    results = tmp_path / "runs/results"
+    rounds = ROUNDS | {"decision": ROUNDS["decision"] | {"margin": 0.999, "confidence": 0.6}}
     run_more(tmp_path, environment, rounds, "results/decision.txt", "results/attention.txt")
     assert compared(results) == {"E2": 2, "S0": 2, "A": 2, "E2-zero": 2}
     assert (results / "decision.txt").read_text().splitlines()[1].endswith("  settled")

@@ -14,6 +14,7 @@ from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.sections import (
     Budget,
     ConfigError,
+    Costs,
     Decision,
     EvaluationSettings,
     Figures,
@@ -29,11 +30,13 @@ PLANNED = {
     "costs.embedded.latents": LatentCosts,
     "costs.embedded.train": PolicyCosts,
     "costs.embedded.evaluate": PolicyCosts,
+    "costs.embedded": Costs,
 }
 COSTS = {
     "latents": {"front": 2, "wrist": 2},
     "train": {"none": 6, "one": 6.1, "both": 12},
     "evaluate": {"none": 4, "one": 4, "both": 4},
+    "episodes": 40,
 }
 OUTCOMES = ((0, 0), (10, 10), (10, 0), (0, 10), (5, 4))  # successes of E0 and E2 on each task, of ten
 TRIED = set()

@@ -98,10 +98,16 @@ OVERLAYS = {
     "costs: {full: {train: {one: .nan}}}": "costs.full.train.one: Input should be a finite number, not nan",
     "costs: {full: {latents: {wirst: 2}}}": "costs.full.latents.wirst: unknown key; did you mean wrist? valid:",
     "costs: {full: {evaluate: {A: 4}}}": "costs.full.evaluate.A: unknown key; valid: none, one, both",
-    f"costs: {{fulll: {{latents: {{front: 1, wrist: 1}}, train: {HOURS}, evaluate: {HOURS}}}}}": (
+    f"costs: {{fulll: {{latents: {{front: 1, wrist: 1}}, train: {HOURS}, evaluate: {HOURS}, episodes: 9}}}}": (
         "costs.fulll: Input should be 'embedded', 'smoke' or 'full', not 'fulll'"
     ),
-    f"costs: {{smoke: {{latents: {{front: 1, wrist: 1}}, train: {HOURS}}}}}": "costs.smoke.evaluate: missing",
+    f"costs: {{smoke: {{latents: {{front: 1, wrist: 1}}, train: {HOURS}, episodes: 9}}}}": (
+        "costs.smoke.evaluate: missing"
+    ),
+    f"costs: {{smoke: {{latents: {{front: 1, wrist: 1}}, train: {HOURS}, evaluate: {HOURS}}}}}": (
+        "costs.smoke.episodes: missing"
+    ),
+    "costs: {full: {episodes: 0}}": "costs.full.episodes: Input should be greater than or equal to 1, not 0",
     # lists
     "run: []": "run: List should have at least 2 items after validation, not 0",
     "run: [E0, E2, E2]": "run: E2 is listed twice",

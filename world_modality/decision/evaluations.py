@@ -92,6 +92,11 @@ class Evaluation(_Record):
         return self.checkpoint.option
 
     @property
+    def horizon(self) -> int:
+        """After how many control steps an episode fails."""
+        return self.protocol["horizon"]
+
+    @property
     def name(self) -> str:
         """The file name the pipeline gives this evaluation."""
         return f"eval_{self.option}_{self.task.id}.json"
@@ -146,8 +151,9 @@ def first_episodes(evaluations: Iterable[Evaluation], count: int) -> list[Evalua
 
 
 def episode_table(evaluations: Iterable[Evaluation]) -> pl.DataFrame:
-    """One row per episode: option, task, init_state_id, train_seed, the conditions it ran under, success, and how many
-    stages of the pickup it reached (null if the task has none)."""
+    """One row per episode: option, task, init_state_id, train_seed, the conditions it ran under, success, how many
+    stages of the pickup it reached (null if the task has none), its steps until success (of a failure, the horizon),
+    and the horizon [steps]."""
     schema = {
         "option": pl.String,
         "task": pl.Int64,
@@ -158,9 +164,18 @@ def episode_table(evaluations: Iterable[Evaluation]) -> pl.DataFrame:
         "noise_seed": pl.Int64,
         "success": pl.Boolean,
         "stages": pl.Int64,
+        "duration": pl.Int64,
+        "horizon": pl.Int64,
     }
     rows = [
-        (e.option, e.task.id, *(getattr(episode, column) for column in list(schema)[2:-1]), _stages(episode))
+        (
+            e.option,
+            e.task.id,
+            *(getattr(episode, column) for column in list(schema)[2:-3]),
+            _stages(episode),
+            episode.steps if episode.success else e.horizon,
+            e.horizon,
+        )
         for e in evaluations
         for episode in e.episodes
     ]
@@ -172,7 +187,8 @@ def _stages(episode: Episode) -> int | None:
 
 
 def _check_episodes(evaluation: Evaluation) -> None:
-    """Check that each training seed has a checkpoint, and each initial state exactly once."""
+    """Check that each training seed has a checkpoint and each initial state exactly once, and the episodes' steps."""
+    _check_steps(evaluation)
     table = episode_table([evaluation])
     for key in (EPISODE_KEY, ["task", "init_state_sha256", "train_seed"]):
         twice = table.filter(table.select(key).is_duplicated()).sort(key)
@@ -190,6 +206,18 @@ def _check_episodes(evaluation: Evaluation) -> None:
         _check_pickup(evaluation.name, episode)
     if evaluation.task.id >= evaluation.suite_tasks:
         raise ComparisonError(f"{evaluation.name}: the suite has tasks 0 to {evaluation.suite_tasks - 1}")
+
+
+def _check_steps(evaluation: Evaluation) -> None:
+    horizon = evaluation.protocol.get("horizon")
+    if type(horizon) is not int or horizon < 1:
+        raise ComparisonError(f"{evaluation.name}: protocol.horizon is {horizon!r}, expected a number of steps")
+    for episode in evaluation.episodes:
+        if not 1 <= episode.steps <= horizon:
+            raise ComparisonError(
+                f"{evaluation.name}: {_episode(vars(episode))}: steps is {episode.steps}, expected 1 to the horizon, "
+                f"{horizon}"
+            )
 
 
 def _check_pickup(name: str, episode: Episode) -> None:

@@ -1,7 +1,8 @@
 """What the episodes say about two options: paired comparisons, their verdicts, and what so many pairs can show.
 
 A comparison is judged twice: by success, and by progress (who came further in the pickup), which also distinguishes two
-episodes that both failed. Each judgement is `NON_INFERIOR`, `INFERIOR` or `INCONCLUSIVE` (`statistics`).
+episodes that both failed. Each judgement is `NON_INFERIOR`, `INFERIOR` or `INCONCLUSIVE` (`statistics`). Next to them,
+time to success is compared (`durations`). Only success decides: what the tree does, and when an evaluation stops.
 
 The comparison the tree asks about, E2 with E0, is the primary one and stands by itself. All others are corrected for
 their number (Holm), in two families: those an adoption rests on, and the controls. Each end of an interval is drawn at
@@ -12,6 +13,8 @@ to it: `NON_INFERIOR` where that lies above minus the margin, else `INFERIOR` wh
 from __future__ import annotations
 
 import bisect
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,6 +22,7 @@ import polars as pl
 from pydantic import Field
 
 from world_modality.artifacts.documents import Document
+from world_modality.decision.durations import Durations, compare_durations
 from world_modality.decision.methods import (
     MethodsTest,
     Spread,
@@ -26,7 +30,7 @@ from world_modality.decision.methods import (
     seeds_to_settle,
     states_to_settle,
 )
-from world_modality.decision.pairs import Differences, count_pairs, differences, pair_outcomes
+from world_modality.decision.pairs import Differences, count_pairs, differences, pair_outcomes, shares
 from world_modality.decision.power import Odds, Truth, looks_to_settle, odds, odds_of_looks, pairs_to_settle
 from world_modality.decision.statistics import Conclusion, Interval, conclude, holm, holm_levels, level, weigh
 from world_modality.experiment.sections import Criteria, Decision, Family, OptionName
@@ -66,6 +70,7 @@ class Comparison(Document):
     progress: Judgement | None = Field(
         description="the judgement by who came further; null where a task does not place one object somewhere"
     )
+    durations: Durations = Field(description="how soon the two succeed; no verdict, and nothing depends on it")
 
 
 class Worth(Document):
@@ -86,9 +91,10 @@ class Worth(Document):
         description="the smallest true loss that is judged INFERIOR with a chance of decision.power; null: none is"
     )
     pairs_to_settle: int | None = Field(
-        description="about how many pairs judge equals NON_INFERIOR and a loss of twice the margin INFERIOR, each with "
-        "a chance of decision.power; with `adaptive`, after how many a run is settled with that chance if the true "
-        "difference is the observed one; null: more than 20,000, or a claim about methods"
+        description="about how many independent pairs judge equals NON_INFERIOR and a loss of twice the margin "
+        "INFERIOR, each with a chance of decision.power; with `adaptive`, at how many a run that goes on from those "
+        "that there are is settled with that chance, if the true difference is the observed one (where it is settled, "
+        "those that there are); null: more than 20,000, or a claim about methods"
     )
     seeds_to_settle: int | None = Field(
         description="for a claim about methods, about how many training seeds on the same number of initial states "
@@ -124,6 +130,7 @@ def compare(
     has_stages = not episodes.filter(pl.col("task").is_in(tasks))["stages"].has_nulls()
     further = {pair: differences(table, "stages") for pair, table in paired.items()} if has_stages else {}
     by_progress = _judge(further, families, criteria)
+    members = Counter(families.values())
     comparisons = []
     for (option, reference), table in paired.items():
         pairs = count_pairs(table)
@@ -140,9 +147,18 @@ def compare(
                 correlation=pairs.correlation,
                 success=by_success[option, reference],
                 progress=by_progress.get((option, reference)),
+                durations=_durations(table, criteria, members[families[option, reference]]),
             )
         )
     return comparisons
+
+
+def _durations(pairs: pl.DataFrame, criteria: Criteria, members: int) -> Durations:
+    """How soon the two succeed in these pairs; the interval has its share of the level of a family of `members`."""
+    horizon = pairs["horizon"][0]
+    means = [pairs[column].mean() for column in ("duration", "duration_reference")]
+    ends = level(criteria.confidence) / members
+    return compare_durations(shares(pairs, "duration", horizon), means, horizon, ends, criteria.claim)
 
 
 def _judge(
@@ -208,7 +224,10 @@ def worth(judged: Judgement, decision: Decision, looks: Sequence[int]) -> Worth:
         seeds, states = seeds_to_settle(*settling), states_to_settle(*settling)
     elif decision.stopping == "adaptive":
         odds_of, observed = adaptive, Truth.plausible(judged.difference, discordance)
-        enough = looks_to_settle(looks, observed, margin, wrong, power)
+        seen = [count / judged.design_effect for count in (judged.wins, judged.losses, judged.ties)]
+        enough = math.ceil(independent)
+        if judged.conclusion == "INCONCLUSIVE":
+            enough = looks_to_settle(looks[0], seen, observed, margin, wrong, power)
     else:
         odds_of, enough = planned, pairs_to_settle(discordance, margin, wrong, power)
     bare = methods if judged.spread else planned

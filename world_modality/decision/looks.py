@@ -1,7 +1,8 @@
 """Looks: what the episodes so far say of one comparison, and whether that settles it.
 
 With `decision.stopping: adaptive` the pipeline evaluates in rounds and looks after each one. A comparison that a look
-settles gets no more episodes. Otherwise there is a single round, and a single look at its end.
+settles gets no more episodes. Otherwise there is a single round, and a single look at its end. A look also has progress
+and time to success, but only success settles.
 
 The evidence is that of an e-process, which may be looked at after every round (`sequential`). A comparison of a family
 of n is settled at 1/n of the level: e-values of n comparisons that are each stopped at a time of their own give valid
@@ -53,8 +54,10 @@ class Look(Document):
         """One line for the log."""
         (option, reference), judged = self.pair, self.comparison.success
         rates = ", ".join(f"{name} {c.pooled.successes}/{c.pooled.episodes}" for name, c in self.counts.items())
-        pairs = judged.wins + judged.losses + judged.ties
-        return f"{option} : {reference} after {pairs} pairs: {judged.conclusion} ({rates})"
+        pairs, progress = judged.wins + judged.losses + judged.ties, self.comparison.progress
+        further = f"; by progress {progress.conclusion}" if progress else ""
+        sooner = f"; time to success {self.comparison.durations.difference:+.1f} steps"
+        return f"{option} : {reference} after {pairs} pairs: {judged.conclusion} ({rates}){further}{sooner}"
 
 
 def look_at(evaluations: Sequence[Evaluation], spec: LookSpec) -> Look:

@@ -47,11 +47,11 @@ class PairedCounts:
 
 @dataclass(frozen=True, eq=False)
 class Differences:
-    """Who did better in each pair: 1 the option, -1 the reference, 0 neither.
+    """Who did better in each pair: 1 the option, -1 the reference, 0 neither. Or by how much the two differ.
 
     Args:
-        values: (clusters, repeats) integers; a row holds the pairs of one initial state. Rows stand in the order in
-            which the initial states are numbered, not by task, so that a longer evaluation appends rows.
+        values: (clusters, repeats) numbers in [-1, 1]; a row holds the pairs of one initial state. Rows stand in the
+            order in which the initial states are numbered, not by task, so that a longer evaluation appends rows.
         rounds: (clusters,) number of each row's initial state; a round holds one of every task.
     """
 
@@ -150,9 +150,25 @@ def count_pairs(pairs: pl.DataFrame) -> PairedCounts:
 
 def differences(pairs: pl.DataFrame, column: str) -> Differences:
     """Who did better in each of the `pair_outcomes`, by a column of which more is better."""
-    signs = (pairs[column].cast(pl.Int64) - pairs[f"{column}_reference"].cast(pl.Int64)).sign()
+    return _clustered(pairs, _minus_reference(pairs, column).sign())
+
+
+def shares(pairs: pl.DataFrame, column: str, most: int) -> Differences:
+    """By how much the two differ in each of the `pair_outcomes`, in a column of numbers from 0 to `most`.
+
+    Returns:
+        the option's number minus the reference's, as a share of `most`.
+    """
+    return _clustered(pairs, _minus_reference(pairs, column) / most)
+
+
+def _minus_reference(pairs: pl.DataFrame, column: str) -> pl.Series:
+    return pairs[column].cast(pl.Int64) - pairs[f"{column}_reference"].cast(pl.Int64)
+
+
+def _clustered(pairs: pl.DataFrame, values: pl.Series) -> Differences:
     clusters = pairs.select("init_state_id", "task").unique(maintain_order=True)
     return Differences(
-        values=signs.to_numpy().reshape(len(clusters), -1),
+        values=values.to_numpy().reshape(len(clusters), -1),
         rounds=clusters["init_state_id"].to_numpy(),
     )

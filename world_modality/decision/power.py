@@ -143,18 +143,28 @@ class Stops:
     inferior: np.ndarray  # (runs,) bool
 
 
-def simulate_stops(looks: Sequence[int], truth: Truth, margin: float, level: float, runs: int = RUNS) -> Stops:
+def simulate_stops(
+    looks: Sequence[int],
+    truth: Truth,
+    margin: float,
+    level: float,
+    runs: int = RUNS,
+    seen: Sequence[float] = (0, 0, 0),
+) -> Stops:
     """Simulate runs that look at so many independent pairs each time, and stop once they are settled.
 
     Args:
-        looks: rising numbers of pairs; at the last one a run stops in any case.
+        looks: rising numbers of pairs, in addition to those seen; at the last one a run stops in any case.
+        seen: wins, losses and ties with which every run begins.
     """
     looks = np.asarray(looks)[:: -math.ceil(len(looks) / MOST_LOOKS)][::-1]
     win, loss = (truth.discordance + truth.difference) / 2, (truth.discordance - truth.difference) / 2
     rng = np.random.default_rng(0)
     steps = np.diff(looks, prepend=0)
     kinds = [max(0.0, win), max(0.0, loss), max(0.0, 1 - truth.discordance)]
-    counts = np.stack([rng.multinomial(step, kinds, size=runs) for step in steps], axis=1).cumsum(axis=1)
+    counts = np.stack([rng.multinomial(step, kinds, size=runs) for step in steps], axis=1).cumsum(axis=1) + np.asarray(
+        seen
+    )
     within = e_values_of_counts(counts, -margin, "above") >= 1 / level  # (runs, looks)
     worse = e_values_of_counts(counts, 0.0, "below") >= 1 / level
     settled = within | worse
@@ -177,18 +187,29 @@ def odds_of_looks(looks: Sequence[int], truth: Truth, margin: float, level: floa
 
 
 def looks_to_settle(
-    looks: Sequence[int], truth: Truth, margin: float, level: float, power: float, most: int = 20_000
+    step: int,
+    seen: Sequence[float],
+    truth: Truth,
+    margin: float,
+    level: float,
+    power: float,
+    most: int = 20_000,
 ) -> int | None:
-    """After how many pairs a run is settled with a chance of `power`, if it may go on beyond its last look.
+    """At how many pairs a run is settled with a chance of `power`, if it goes on from those seen.
 
-    None: more than `most`.
+    Args:
+        step: pairs between two looks.
+        seen: wins, losses and ties.
+
+    Returns:
+        pairs in all, rounded up; None: more than `most`.
     """
-    last = 2 * looks[-1]
-    while last <= most:
-        stops = simulate_stops(range(looks[0], last + 1, looks[0]), truth, margin, level)
+    there, last = math.ceil(sum(seen) - 1e-9), step
+    step = max(1, step)
+    while there + (last := 2 * max(last, there, step)) <= most:
+        stops = simulate_stops(range(step, last + 1, step), truth, margin, level, seen=seen)
         used = np.where(stops.non_inferior | stops.inferior, stops.pairs, most + 1)
         enough = int(np.quantile(used, power, method="higher"))
         if enough <= last:
-            return enough
-        last *= 2
+            return there + enough
     return None

@@ -29,6 +29,7 @@ import polars as pl
 from pydantic import Field
 
 from world_modality.artifacts.documents import Document
+from world_modality.decision.effort import Efforts, Evaluated, efforts
 from world_modality.decision.evaluations import (
     ComparisonError,
     Evaluation,
@@ -125,6 +126,7 @@ class Verdict(Document):
     comparisons: list[Comparison]
     stops: dict[str, Stopped] = Field(description="why each comparison, as `E2 : E0`, got no more episodes")
     worth: Worth = Field(description="what the pairs of the primary comparison can show")
+    effort: Efforts = Field(description="what would settle the primary comparison, in episodes and minutes")
 
     @property
     def primary(self) -> Comparison:
@@ -264,6 +266,9 @@ def decide(
     primary = next(c for c in compared if c.family == "primary")
     leads = {(c.option, c.reference): c.success.difference for c in compared}
     baseline = pickup.options[decision.baseline].pooled.rate
+    there = Evaluated(primary.episodes, len(decision.pickup_tasks), len(tasks), table["train_seed"].n_unique())
+    pairs_a_state = there.pickup_tasks * there.seeds
+    worthy = worth(primary.success, decision, [pairs_a_state * states for states in spec.rounds])
     return Verdict(
         token=choose_token(baseline, leads, decision),
         branch=pickup.branch,
@@ -280,7 +285,8 @@ def decide(
         options=[_result(name, evaluations, table, spec, foreseen.get(name)) for name in names],
         comparisons=compared,
         stops={_name(look.pair): _stopped(look, spec) for look in looks},
-        worth=worth(primary.success, decision, [len(decision.pickup_tasks) * states for states in spec.rounds]),
+        worth=worthy,
+        effort=efforts(worthy, primary.success, there, spec.costs, plan.gpus, decision.stopping == "fixed"),
     )
 
 

@@ -61,6 +61,7 @@ from world_modality.experiment.specs import (
     InitStatesSpec,
     JudgeSpec,
     LookSpec,
+    PairCosts,
     PlanSpec,
     RecordSpec,
     RolloutSpec,
@@ -516,6 +517,19 @@ class Experiment(Section):
             labels=labels,
             scale=self.scale,
             rounds=tuple(self.episodes(rounds) for rounds in range(1, self.rounds() + 1)),
+            costs=self._pair_costs(),
+        )
+
+    def _pair_costs(self) -> PairCosts | None:
+        """What one more initial state, and one more training seed, of the options that the branch compares costs."""
+        costs = self.costs.get(self.scale)
+        if costs is None:
+            return None
+        kinds = [POLICY_KINDS[len(self.latent_cameras(name))] for name in (self.decision.world, self.decision.baseline)]
+        evaluations = sum(getattr(costs.evaluate, kind) for kind in kinds)
+        return PairCosts(
+            state=evaluations / costs.episodes * len(self.evaluation.tasks),
+            seed=sum(getattr(costs.train, kind) for kind in kinds),
         )
 
     def reported_options(self) -> list[str]:

@@ -55,14 +55,30 @@ def measure(experiment: Experiment, folder: Path) -> Measured:
             measured["train"][kind] += [sum(parts) for parts in zip(trainings, before, strict=True)]
         seeds = len(experiment.training.seeds)
         films = _hours([[folder / _film(name, task) for task in experiment.evaluation.tasks]])
-        films_a_seed = sum(films) / seeds
-        measured["evaluate"][kind] += [h + films_a_seed for h in _hours(_evaluations(experiment, name, folder))]
+        films_a_seed, most = sum(films) / seeds, measured_episodes(experiment, folder)
+        scale = most / _episodes(experiment, name, folder)
+        measured["evaluate"][kind] += [scale * h + films_a_seed for h in _hours(_evaluations(experiment, name, folder))]
     for stage, rules in RULES.items():
         if not any(measured[stage].values()):
             rule = rules.split()[0].rstrip(",")
             files = (folder / paths.benchmark(rule)).with_suffix("")
             raise InputError(f"{files}: no benchmark file of this experiment; run it first (make decision)")
     return measured
+
+
+def measured_episodes(experiment: Experiment, folder: Path) -> int:
+    """The episodes, of a seed, that the evaluations of `measure` are for: the most of any option.
+
+    An adaptive run rolls out some options for fewer. Their hours are scaled up, because the cost is that of an
+    evaluation that goes on as long as any.
+    """
+    return max(_episodes(experiment, name, folder) for name in experiment.options)
+
+
+def _episodes(experiment: Experiment, option: str, folder: Path) -> int:
+    """Episodes of an option and a seed, on all tasks; as in one block where it was not evaluated."""
+    states = sum(len(experiment.block(block)) for block in _rolled_out(experiment, option, folder))
+    return len(experiment.evaluation.tasks) * states
 
 
 def _film(option: str, task: int) -> str:
@@ -123,23 +139,26 @@ def _job_hours(path: Path) -> float:
         raise InputError(f"{path}: not a benchmark file of Snakemake: no seconds in column s") from None
 
 
-def scale_text(measured: Measured, scale: Scale, before: Costs | None, device: str = "") -> str:
+def scale_text(measured: Measured, episodes: int, scale: Scale, before: Costs | None, device: str = "") -> str:
     """The costs of one scale, as `costs.yaml` lists them: means, to two digits.
 
     A kind that was not measured is given the highest cost measured in its stage.
 
     Args:
+        episodes: that the evaluations are for (`measured_episodes`).
         before: the costs that the file has for this scale now; None if it has none.
     """
     where = f" on {device}" if device else ""
+    same = before is not None and before.episodes == episodes  # else evaluations cannot be compared
     lines = [f"  {scale}:  # measured in a run{where} [job-hours], by the benchmark files of its jobs"]
     for stage, rules in RULES.items():
         lines.append(f"    {stage}:  # {rules}")
         means = {kind: statistics.mean(hours) for kind, hours in measured[stage].items() if hours}
         for kind, hours in measured[stage].items():
-            old = getattr(getattr(before, stage), kind) if before else None
+            old = getattr(getattr(before, stage), kind) if before and (stage != "evaluate" or same) else None
             note = f"mean of {len(hours)}" if hours else "not measured: as the dearest of the others"
             lines.append(f"      {kind}: {_settled(means.get(kind, max(means.values())), old):g}  # {note}")
+    lines.append(f"    episodes: {episodes}  # that `evaluate` is for, on all tasks")
     return "\n".join(lines) + "\n"
 
 

@@ -388,6 +388,11 @@ class Costs(Section):
     latents: LatentCosts = Field(description="encoding one camera's latents, once for all options and seeds")
     train: PolicyCosts = Field(description="training one option with one seed")
     evaluate: PolicyCosts = Field(description="evaluating one option with one seed on all tasks, videos included")
+    episodes: int = Field(
+        ge=1,
+        le=10**9,
+        description="episodes that `evaluate` is for: initial states of all tasks, of one seed [episodes]",
+    )
 
 
 class Repository(Section):

@@ -180,6 +180,13 @@ class JudgeSpec(Section):
         return self
 
 
+class PairCosts(Section):
+    """What more evidence on the option and the reference of the primary comparison costs, both together."""
+
+    state: float = Field(ge=0, description="one more initial state of every evaluated task, one seed [GPU-hours]")
+    seed: float = Field(ge=0, description="training both with one more seed [GPU-hours]")
+
+
 class DecisionSpec(JudgeSpec):
     """What the decision depends on, in addition to the evaluations, the looks and the judgement."""
 
@@ -188,6 +195,7 @@ class DecisionSpec(JudgeSpec):
     labels: dict[OptionName, str]
     scale: Scale
     rounds: tuple[int, ...] = Field(min_length=1, description="initial states of each task after each round")
+    costs: PairCosts | None = Field(description="null: the costs of the scale are not known")
 
     @model_validator(mode="after")
     def _check_run(self):

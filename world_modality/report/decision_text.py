@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from world_modality.decision.durations import STEPS_PER_SECOND, Durations
+from world_modality.decision.effort import Effort
 from world_modality.decision.judgement import Comparison, Judgement
 from world_modality.decision.statistics import Interval, interval_text
 from world_modality.decision.tree import Counts, OptionResult, Rate, Verdict
@@ -65,6 +68,7 @@ def render(verdict: Verdict) -> str:
         ["SUCCESSES", *_successes(verdict)],
         ["PAIRED COMPARISONS on the pickup tasks", *_comparisons(verdict)],
         *([["HOW FAR THE PICKUP CAME on the pickup tasks", *_progress(verdict)]] if _has_progress(verdict) else []),
+        ["TIME TO SUCCESS on the pickup tasks", *_durations(verdict)],
         ["WHAT THIS IS WORTH", *_worth(verdict)],
         ["WORLD PATH", *_world_paths(verdict)],
         ["NEXT", *_next(verdict)],
@@ -279,6 +283,36 @@ def _progress(verdict: Verdict) -> list[str]:
     ]
 
 
+def _durations(verdict: Verdict) -> list[str]:
+    """How soon the options succeed, in control steps and in seconds."""
+    rows = [
+        [_pair(c), f"{found.option:.1f}", f"{found.reference:.1f}"]
+        + [text for unit in (1, STEPS_PER_SECOND) for text in _spans(found, unit)]
+        for c in verdict.comparisons
+        if (found := c.durations)
+    ]
+    valid = "for the number of pairs chosen beforehand" if verdict.settings.claim == "methods" else "whenever one stops"
+    several = any(n > 1 for n in Counter(c.family for c in verdict.comparisons).values())
+    together = (
+        ", and together with those of the other comparisons that are corrected for their number" if several else ""
+    )
+    return [
+        *_table(["1st : 2nd", "1st", "2nd", "difference", "interval", "seconds", "interval"], rows),
+        f"The same pairs by mean control steps until success. A failure counts as the horizon, "
+        f"{verdict.primary.durations.horizon} steps, so this also moves with how often an option succeeds. Difference: "
+        f"the 1st minus the 2nd; below 0 the 1st is sooner. Interval ({_confidence(verdict)}): it holds {valid}"
+        f"{together}.",
+        "Only success decides. Progress and time change no verdict on success, no branch, and not when a run stops.",
+    ]
+
+
+def _spans(found: Durations, unit: int) -> list[str]:
+    """A difference and its interval; `unit`: steps that make one."""
+    digits = 1 if unit == 1 else 2
+    low, high = (f"{end / unit:+.{digits}f}" for end in found.interval)
+    return [f"{found.difference / unit:+.{digits}f}", f"[{low}, {high}]"]
+
+
 def _worth(verdict: Verdict) -> list[str]:
     settings = verdict.settings
     lines = [*_power(verdict), _said(verdict.primary, settings.margin)]
@@ -337,30 +371,62 @@ def _power(verdict: Verdict) -> list[str]:
     return [
         counts,
         f"With this many pairs, {equals} of all experiments {chances}{test}. {could} To settle it takes {enough} "
-        f"pairs: then {power} judge equals NON_INFERIOR, and as many judge a loss of twice the margin INFERIOR.",
+        f"{_unit(main)}: then {power} judge equals NON_INFERIOR, and as many judge a loss of twice the margin INFERIOR."
+        f"{_priced(verdict)}",
     ]
 
 
 def _adaptive_power(verdict: Verdict, chances: str, enough: str) -> list[str]:
     """What a run that looks after every round can say, and at the cap what would settle it."""
-    settings, main, tasks = verdict.settings, verdict.primary, len(verdict.settings.pickup_tasks)
-    first, most = (tasks * states for states in (verdict.rounds[0], verdict.rounds[-1]))
+    settings, main = verdict.settings, verdict.primary
+    pairs_a_state = len(settings.pickup_tasks) * len(verdict.training_seeds)
+    first, most = (pairs_a_state * states for states in (verdict.rounds[0], verdict.rounds[-1]))
     lines = [f"The run looks after every {first} pairs and stops after {most} at the latest: {chances}"]
     if verdict.stopped(main) == "cap":
         lines.append(
             f"It stopped at the cap. If the true difference is the observed one, {100 * settings.power:g}% of all runs "
-            f"are settled after {enough} pairs. Raise evaluation.max_episodes ({verdict.rounds[-1]}) and run it again: "
-            "only the new episodes are rolled out, and the verdicts hold."
+            f"that go on from here are settled at {enough} {_unit(main)}.{_priced(verdict)} "
+            f"Raise evaluation.max_episodes ({verdict.rounds[-1]}) and run it again: only the new episodes are rolled "
+            "out, and the verdicts hold."
         )
     return lines
+
+
+def _unit(comparison: Comparison) -> str:
+    return "pairs" if comparison.success.design_effect == 1 else "independent pairs"
+
+
+def _priced(verdict: Verdict) -> str:
+    """A sentence that says what so many pairs take; empty where their number is not known, or all are there."""
+    effort, adaptive = verdict.effort.by_episodes, verdict.settings.stopping == "adaptive"
+    if effort is None or not effort.episodes:
+        return ""
+    controls = "; controls that go on with them come on top" if adaptive else ""
+    return f" That takes {_price(verdict, effort)}{controls}."
+
+
+def _price(verdict: Verdict, effort: Effort) -> str:
+    """Episodes, and minutes where the costs are known."""
+    more, in_all = ("", " in all") if verdict.settings.stopping == "fixed" else (" more", "")
+    jobs, names = verdict.plan.gpus, f"{verdict.primary.option} and {verdict.primary.reference}"
+    count = f"{effort.episodes}{more} episodes of {names}{in_all}"
+    if effort.minutes is None:
+        return count
+    at_a_time = f"{jobs} job{'s' if jobs > 1 else ''} at a time"
+    return f"{count}, about {effort.minutes:.0f} minutes with {at_a_time} by experiments/costs.yaml"
 
 
 def _seeds(verdict: Verdict) -> list[str]:
     """How much the training seeds matter, and whether more of them or more initial states would settle it."""
     spread, worth, power = verdict.primary.success.spread, verdict.worth, f"{100 * verdict.settings.power:g}%"
+    effort = verdict.effort
     more = [
-        f"about {worth.seeds_to_settle} seeds on these initial states" if worth.seeds_to_settle else "",
-        f"about {worth.states_to_settle} initial states with these seeds" if worth.states_to_settle else "",
+        f"about {worth.seeds_to_settle} seeds on these initial states ({_price(verdict, effort.by_seeds)})"
+        if worth.seeds_to_settle
+        else "",
+        f"about {worth.states_to_settle} initial states with these seeds ({_price(verdict, effort.by_episodes)})"
+        if worth.states_to_settle
+        else "",
     ]
     way = " or ".join(filter(None, more)) or "more than 100 seeds, and more initial states do not replace them"
     return [

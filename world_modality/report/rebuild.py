@@ -97,7 +97,7 @@ CONFIG_KEYS = {
     "compare_attention": {"--world": "decision.world", "--wrist": "decision.wrist"},
     "judge_pickup": _PLAN_KEYS,
     "audit_fairness": {"--baseline": "decision.baseline", "--world": "decision.world"},
-    "decide": _PLAN_KEYS | {"rounds": "evaluation"},
+    "decide": _PLAN_KEYS | {"rounds": "evaluation", "costs": "costs"},
     "plot_figure": {"": "figures"},
 }
 CONFIG_KEYS["record_videos"] = CONFIG_KEYS["evaluate_policy"] | {"--size": "evaluation.video_size"}

@@ -60,7 +60,7 @@ def spec(run=("E0", "E2"), gpu_hours=None, **decision):
     rows = {name: {k: v for k, v in row.items() if k != "label"} for name, row in OPTIONS.items()}
     labels = {name: row["label"] for name, row in OPTIONS.items()}
     made = {"decision": decision, "options": rows, "run": run, "plan": plan(run, gpu_hours)}
-    made |= {"labels": labels, "scale": "embedded", "rounds": [EPISODES]}
+    made |= {"labels": labels, "scale": "embedded", "rounds": [EPISODES], "costs": None}
     return spec_argument(DecisionSpec)(json.dumps(made))
 
 

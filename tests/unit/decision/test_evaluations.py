@@ -76,6 +76,16 @@ REFUSED = {
     ),
     "a stage after the end": (change("pickup", pickup(20, 91)), "in steps 1 to 90"),
     "a stage that does not exist": (change("pickup", pickup(20, 30, furthest="eaten")), r"episodes\.3\.pickup"),
+    "more steps than the horizon": (change("steps", 221), "steps is 221, expected 1 to the horizon, 220"),
+    "an episode of no step": (change("steps", 0), "steps is 0, expected 1 to the horizon"),
+    "no horizon": (
+        lambda file: file["protocol"].pop("horizon"),
+        r"protocol\.horizon is None, expected a number of steps",
+    ),
+    "a horizon that is no number": (
+        change("horizon", True, "protocol"),
+        r"protocol\.horizon is True, expected a number",
+    ),
     "no pickup": (lambda file: file["episodes"][3].pop("pickup"), r"episodes\.3\.pickup: Field required"),
     "no world path of a world option": (change("world", None, None), r"eval_E2_1\.json: .*world"),
     "a task beyond the suite": (change("suite_tasks", 1, None), "the suite has tasks 0 to 0"),

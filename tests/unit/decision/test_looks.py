@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.decision.samples import AUDITED, EPISODES, contents, judged, read, spec
+from tests.unit.decision.samples import AUDITED, EPISODES, PICKUP, contents, judged, pickup, read, spec
 from world_modality.decision.evaluations import ComparisonError, first_episodes
 from world_modality.decision.looks import look_at
 from world_modality.decision.tree import decide
@@ -52,7 +52,23 @@ def test_a_look_counts_both_options(tmp_path):
     look = look_at(read(tmp_path, contents(E0=8, E2=6)), look_spec())
     assert {name: counts.pooled.successes for name, counts in look.counts.items()} == {"E2": 12, "E0": 16}
     assert look.comparison.episodes == EPISODES
-    assert look.summary() == "E2 : E0 after 20 pairs: INCONCLUSIVE (E2 12/20, E0 16/20)"
+    assert look.summary() == (
+        "E2 : E0 after 20 pairs: INCONCLUSIVE (E2 12/20, E0 16/20); by progress NON_INFERIOR; "
+        "time to success +26.0 steps"
+    )
+
+
+def test_a_look_has_progress_and_time_and_neither_settles_it(tmp_path):
+    """E2 never comes as far as E0 and takes longer, but the successes are too few to say."""
+    files = contents(E0=8, E2=6)
+    for task in PICKUP:
+        for row in files["E0", task]["episodes"]:
+            row["pickup"] = pickup(1, 2, 3, furthest="grasped")
+            row["steps"] = 5 if row["success"] else 220
+    look = look_at(read(tmp_path, files), look_spec())
+    assert look.comparison.progress.conclusion == "INFERIOR"
+    assert look.comparison.durations.difference == pytest.approx((0.6 * 90 + 0.4 * 220) - (0.8 * 5 + 0.2 * 220))
+    assert not look.settled
 
 
 def test_a_look_at_incomparable_evaluations_is_refused(tmp_path):
@@ -100,6 +116,17 @@ def test_the_text_says_how_small_a_loss_could_have_been_called(tmp_path):
     text = " ".join(render(verdict).split())
     assert f"The smallest loss that 80% of them call INFERIOR is {points} points." in text
     assert "looks after every 10 pairs and stops after 20 at the latest" in text
+
+
+def test_a_look_sees_the_pairs_of_all_training_seeds(tmp_path):
+    """Two seeds: ten initial states of each of two tasks are 40 pairs, of which 20 are independent."""
+    single, double = (
+        decided(tmp_path, adaptive(run=["E0", "E2"]), contents(E0=7, E2=7, train_seeds=seeds), {("E2", "E0"): EPISODES})
+        for seeds in ((0,), (0, 1))
+    )
+    assert "looks after every 20 pairs and stops after 40 at the latest" in " ".join(render(double).split())
+    assert double.worth.pairs == single.worth.pairs == 20
+    assert double.worth.smallest_loss == single.worth.smallest_loss
 
 
 def test_episodes_that_a_look_saw_must_be_there(tmp_path):

@@ -9,7 +9,7 @@ import yaml
 from world_modality.artifacts.files import write_run_config
 from world_modality.errors import InputError
 from world_modality.experiment.config import COSTS, default_config, load_experiment
-from world_modality.experiment.costs import measure, scale_text, with_costs
+from world_modality.experiment.costs import measure, measured_episodes, scale_text, with_costs
 from world_modality.experiment.sections import Costs
 from world_modality.progress import report_resumed
 
@@ -22,6 +22,7 @@ ESTIMATES = Costs.model_validate(
         "latents": {"front": 2, "wrist": 2},
         "train": {"none": 6, "one": 6, "both": 12},
         "evaluate": {"none": 4, "one": 4, "both": 4},
+        "episodes": 20,
     }
 )
 
@@ -63,7 +64,8 @@ def measured(folder):
 
 
 def text(folder, before=ESTIMATES):
-    return scale_text(measured(folder), "embedded", before)
+    episodes = measured_episodes(load_experiment(default_config()), folder)
+    return scale_text(measured(folder), episodes, "embedded", before)
 
 
 def written(folder, before=ESTIMATES):
@@ -96,8 +98,35 @@ def test_what_was_not_measured_costs_what_the_dearest_of_its_stage_does(run):
         "latents": {"front": 0.01, "wrist": 0.01},
         "train": {"none": 0.2, "one": 0.4, "both": 0.4},
         "evaluate": {"none": 0.25, "one": 0.25, "both": 0.25},
+        "episodes": 20,  # ten initial states of each of two tasks
     }
     assert "both: 0.4  # not measured" in text(run)
+
+
+def second_round(folder, option):
+    for task in (0, 1):
+        benchmark(folder, f"evaluate_policy/{option}_seed_0_task_{task}_block_1", SECONDS["block"])
+
+
+def test_an_option_that_stopped_early_costs_what_it_would_have_if_it_had_gone_on(run):
+    for option in ("E0", "E2"):
+        second_round(run, option)
+    found = measured(run)["evaluate"]
+    assert found["none"] == found["one"] == [pytest.approx((4 * 360 + 2 * 90) / 3600)] * 2
+    assert written(run)["episodes"] == 40
+
+
+def test_evaluations_of_other_lengths_are_not_taken_for_noise(run):
+    """Twice the episodes in less than twice the time, which is within the noise of an old cost."""
+    before = Costs.model_validate(written(run) | {"evaluate": {"none": 0.45, "one": 0.45, "both": 0.45}})
+    for option in ("E0", "E2", "E2-zero", "S0"):
+        second_round(run, option)
+    assert written(run, before)["evaluate"]["one"] == 0.45
+    assert written(run, before.model_copy(update={"episodes": 40}))["evaluate"]["one"] == 0.45
+    for option in ("E0", "E2", "E2-zero", "S0"):
+        benchmark(run, f"evaluate_policy/{option}_seed_0_task_0_block_1", 1.1 * SECONDS["block"])
+    assert written(run, before)["evaluate"]["one"] == 0.46
+    assert written(run, before.model_copy(update={"episodes": 40}))["evaluate"]["one"] == 0.45
 
 
 def test_what_is_written_is_a_valid_overlay(run):

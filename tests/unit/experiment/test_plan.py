@@ -25,6 +25,7 @@ COSTS = {
     "latents": {"front": 2, "wrist": 2},
     "train": {"none": 6, "one": 6, "both": 12},
     "evaluate": {"none": 4, "one": 4, "both": 4},
+    "episodes": 40,
 }
 
 
