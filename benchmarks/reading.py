@@ -1,15 +1,20 @@
-"""What ways there are to read the frames of a dataset, and what each takes: seconds, memory, and bytes left on disk.
+"""What ways there are to read the frames of a dataset, and what each takes: time, memory, room on disk.
 
 Demonstrations of noise (PNG in Parquet, two cameras) are opened, read once from the first frame to the last, and read
 in random order as a training does that keeps no frames in memory. All ways must give the same pixels. Each measurement
-is a process of its own with its own `HF_HOME`; "again" is a second process with the same one. Prints a table.
+is a process of its own with its own `HF_HOME`; "again" is a second process with the same one. Prints a table. Times are
+CPU times, so that other work on the machine does not count.
 
-    python -m benchmarks.reading --size 256 --frames 1500 --random 640
+With `--repeat`, the demonstrations are only opened and checked, with their episodes repeated that often.
+
+    python -m benchmarks.reading --size 256 --frames 450 --random 160
+    python -m benchmarks.reading --size 16 --frames 2250 --repeat 122
 """
 
 import argparse
+import functools
 import hashlib
-import io
+import importlib
 import json
 import os
 import subprocess
@@ -28,11 +33,13 @@ EPISODE = 150  # frames in an episode, about as many as LIBERO's have
 Reader = tuple[Callable[[], Iterator[np.ndarray]], Callable[[int], Iterator[np.ndarray]]]
 
 
-def project(folder: Path) -> Reader:
-    """Ours: all frames, and the frames of one row; each frame is (3, H, W) uint8."""
+def ours(folder: Path, copy: bool = False) -> Reader:
+    """All frames, and the frames of one row, each (3, H, W) uint8."""
     from world_modality.data.dataset import CameraFrames, load_dataset
 
     dataset = load_dataset(folder)
+    if copy:
+        dataset.copy_for_random_order()
     cameras = [CameraFrames(dataset, key) for key in CAMERAS]
     return (
         lambda: (frame.numpy() for camera in cameras for episode in camera.episodes() for frame in episode),
@@ -40,29 +47,19 @@ def project(folder: Path) -> Reader:
     )
 
 
-def parquet(folder: Path) -> Reader:
-    """pyarrow alone, one row group of one camera at a time; for a random frame, the whole row group that holds it."""
-    import pyarrow.parquet as pq
-    from PIL import Image
+def one_column(folder: Path) -> Reader:
+    """The Arrow copy that `datasets` makes, one camera at a time."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    files = [pq.ParquetFile(path, memory_map=True) for path in sorted((folder / "data").glob("*/*.parquet"))]
-    groups = [(file, group) for file in files for group in range(file.num_row_groups)]
-    starts = np.cumsum([0, *(file.metadata.row_group(group).num_rows for file, group in groups)])
+    dataset = LeRobotDataset("local/noise", root=folder).hf_dataset
+    columns = [(key, dataset.select_columns([key]).with_format(None)) for key in CAMERAS]
 
-    def read(place: int, key: str):
-        file, group = groups[place]
-        return file.read_row_group(group, columns=[f"{key}.bytes"])[key].combine_chunks().field("bytes")
-
-    def decode(stored) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(stored.as_buffer())).convert("RGB")).transpose(2, 0, 1)
-
-    def frames(row: int) -> Iterator[np.ndarray]:
-        place = int(np.searchsorted(starts, row, side="right")) - 1
-        return (decode(read(place, key)[row - int(starts[place])]) for key in CAMERAS)
+    def frame(key, column, row: int) -> np.ndarray:
+        return np.asarray(column[row][key].convert("RGB")).transpose(2, 0, 1)
 
     return (
-        lambda: (decode(stored) for key in CAMERAS for place in range(len(groups)) for stored in read(place, key)),
-        frames,
+        lambda: (frame(*column, row) for column in columns for row in range(len(dataset))),
+        lambda row: (frame(*column, row) for column in columns),
     )
 
 
@@ -79,24 +76,63 @@ def stock(folder: Path) -> Reader:
     return lambda: (frame for row in range(len(dataset)) for frame in frames(row)), frames
 
 
-WAYS = {"ours": project, "pyarrow": parquet, "LeRobotDataset": stock}
+def opened(folder: Path) -> Reader:
+    from world_modality.data.dataset import load_dataset
+
+    load_dataset(folder)
+    return lambda: iter(()), lambda row: iter(())
+
+
+WAYS = {
+    "pyarrow": ours,
+    "pyarrow, with a copy": functools.partial(ours, copy=True),
+    "datasets, a column": one_column,
+    "LeRobotDataset": stock,
+    "opened": opened,
+}
+
+
+def repeat_episodes(folder: Path, times: int) -> None:
+    """Repeat the episodes of a dataset of one data file, which becomes `times` files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data, episodes = (next((folder / name).rglob("*.parquet")) for name in ("data", "meta/episodes"))
+    frames, table = pq.read_table(data), pq.read_table(episodes)
+
+    def shifted(table: pa.Table, steps: dict[str, int], again: int) -> pa.Table:
+        for name, step in steps.items():
+            values = pa.array(table[name].to_numpy() + again * step)
+            table = table.set_column(table.schema.get_field_index(name), name, values)
+        return table
+
+    rows, count = len(frames), len(table)
+    places = {"episode_index": count, "dataset_from_index": rows, "dataset_to_index": rows, "data/file_index": 1}
+    for again in range(times):
+        part = shifted(frames, {"index": rows, "episode_index": count}, again)
+        pq.write_table(part, data.with_name(f"file-{again:03d}.parquet"), row_group_size=EPISODE)
+    pq.write_table(pa.concat_tables([shifted(table, places, again) for again in range(times)]), episodes)
+    info = folder / "meta/info.json"
+    content = json.loads(info.read_text())
+    info.write_text(json.dumps(content | {"total_episodes": count * times, "total_frames": rows * times}))
 
 
 def measure(way: str, folder: Path, frames: int, random: int) -> dict:
-    """Seconds of each part, peak memory [MiB], and a hash of the pixels that were read at random."""
-    import lerobot.datasets.lerobot_dataset
+    """CPU time of each part [s], peak memory [MiB], and a hash of the pixels that were read at random."""
     import torch  # noqa: F401, so that no way pays for it
 
-    began = time.perf_counter()
+    for library in ("lerobot.datasets.lerobot_dataset", "world_modality.data.dataset"):
+        importlib.import_module(library)  # which takes longer than opening
+    began = time.process_time()
     everything, frames_of = WAYS[way](folder)
-    opened = time.perf_counter()
+    opened = time.process_time()
     total = sum(int(frame.sum()) for frame in everything())
-    read = time.perf_counter()
+    read = time.process_time()
     digest = hashlib.sha256(str(total).encode())
     for row in np.random.default_rng(0).integers(0, frames, random).tolist():
         for frame in frames_of(row):
             digest.update(np.ascontiguousarray(frame))
-    ended = time.perf_counter()
+    ended = time.process_time()
     seconds = {"open": opened - began, "in order": read - opened, "at random": ended - read}
     return seconds | {"peak": memory.peak_mb(), "pixels": digest.hexdigest()}
 
@@ -117,6 +153,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="side of the images [px]")
     parser.add_argument("--frames", type=int, default=3000, help=f"frames, a multiple of {EPISODE}")
     parser.add_argument("--random", type=int, default=1280, help="rows to read in random order")
+    parser.add_argument("--repeat", type=int, default=0, help="how often to repeat the episodes")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -125,19 +162,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "noise"
         memory.write_noise(folder, args.frames, args.size, EPISODE)
+        if args.repeat:
+            repeat_episodes(folder, args.repeat)
         found = {}
-        for way in WAYS:
-            for time_of_it in ("", ", again"):
-                found[way + time_of_it] = in_a_process(way, folder, Path(name) / way, args)
+        for way in ["opened"] if args.repeat else list(WAYS)[:-1]:
+            for when in ("", ", again"):
+                found[way + when] = in_a_process(way, folder, Path(name) / way, args)
         size = sum(path.stat().st_size for path in (folder / "data").rglob("*.parquet")) / 2**20
     if len({measured["pixels"] for measured in found.values()}) > 1:
         sys.exit("error: the pixels differ")
-    print(f"{args.frames} frames of two cameras, {args.size} px, {size:.0f} MiB of Parquet; the pixels are equal")
+    count = args.frames * max(1, args.repeat)
+    print(f"{count} frames of two cameras, {args.size} px, {size:.0f} MiB of Parquet")
     columns = ("open [s]", "in order [s]", "at random [s]", "peak [MiB]", "left on disk [MiB]")
-    print(f"{'':24}" + "".join(f"{column:>20}" for column in columns))
+    print(f"{'':28}" + "".join(f"{column:>20}" for column in columns))
     for way, measured in found.items():
         seconds = "".join(f"{measured[part]:20.2f}" for part in ("open", "in order", "at random"))
-        print(f"{way:24}{seconds}{measured['peak']:20.0f}{measured['left']:20.1f}")
+        print(f"{way:28}{seconds}{measured['peak']:20.0f}{measured['left']:20.1f}")
 
 
 if __name__ == "__main__":

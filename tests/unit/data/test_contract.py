@@ -322,16 +322,57 @@ def test_a_frame_that_cannot_be_decoded_is_named(film):
 # ---- what is read ---------------------------------------------------------------------------------------------------
 
 
-def test_a_file_replaced_under_its_old_time_is_read_as_it_is_now(copy):
-    """`datasets` keys its copies by path and time, and both stay the same under rsync or a reproducible archive."""
-    before = load_dataset(copy)
-    (path,) = (copy / "data").rglob("*.parquet")
+def replace_keeping_the_time(path, change):
+    """As rsync and reproducible archives do."""
     times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
-    edit_rows(copy, "action", lambda values: values.__imul__(0.5))
+    change()
     os.utime(path, ns=times)
-    after = load_dataset(copy)
-    now, then = (dataset.hf_dataset[3]["action"].numpy() for dataset in (after, before))
-    assert np.allclose(now, then / 2)
+
+
+def test_data_replaced_under_their_old_time_are_read_as_they_are_now(copy):
+    """`datasets` keys its copies by path and time."""
+    before = load_dataset(copy).columns(["action"])["action"]
+    (path,) = (copy / "data").rglob("*.parquet")
+    replace_keeping_the_time(path, lambda: edit_rows(copy, "action", lambda values: values.__imul__(0.5)))
+    assert np.array_equal(load_dataset(copy).columns(["action"])["action"], before / 2)
+
+
+def test_episodes_replaced_under_their_old_time_are_read_as_they_are_now(copy):
+    load_dataset(copy)
+    (path,) = (copy / "meta/episodes").rglob("*.parquet")
+    spoilt = pd.read_parquet(path).assign(dataset_from_index=[0, 1, 7])
+    replace_keeping_the_time(path, lambda: spoilt.to_parquet(path))
+    with pytest.raises(InputError, match="its 15 frames are not those of its 3 episodes"):
+        load_dataset(copy)
+
+
+def images(dataset):
+    return [[list(dataset.images(key, [row])) for key in dataset.meta.camera_keys] for row in (14, 0, 7, 3)]
+
+
+def test_opening_and_reading_leave_nothing_on_the_disk_but_the_copy_for_random_order(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "arrow")
+    dataset = load_dataset(copy)
+    stored = images(dataset)
+    assert not (tmp_path / "arrow").exists()
+    dataset.copy_for_random_order()
+    assert images(dataset) == stored
+    assert len(list((tmp_path / "arrow").glob("*.arrow"))) == 1
+    again = load_dataset(copy)
+    monkeypatch.setattr("pyarrow.ipc.new_file", lambda *_: pytest.fail("made again"))
+    again.copy_for_random_order()
+    assert images(again) == stored
+
+
+def test_the_copy_for_random_order_is_of_the_data_as_they_are_now(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "arrow")
+    load_dataset(copy).copy_for_random_order()
+    (path,) = (copy / "data").rglob("*.parquet")
+    replace_keeping_the_time(path, lambda: truncate_image(copy, 7))
+    dataset = load_dataset(copy)
+    dataset.copy_for_random_order()
+    ((image,),) = [list(dataset.images(FRONT, [7]))]
+    assert len(image) == 100
 
 
 def test_a_truncated_image_is_named(copy):
