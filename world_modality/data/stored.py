@@ -4,8 +4,8 @@ Opening reads the files' footers and no image. Columns without images are read w
 LeRobot writes an episode in each. Nothing is copied to disk and nothing is remembered from one opening to the next, so
 a file is always read as it is now.
 
-Reading single images at random would decompress a whole row group for each, which is ten times slower than from an
-Arrow file (`docs/measurements.md`). So a training that does not keep its frames in memory first asks for
+At random, images would take seven to nine times as long as from an Arrow file (`docs/measurements.md`), because each
+needs a whole row group decompressed. So a training that does not keep its frames in memory first asks for
 `copy_for_random_order`: the stored images, not decoded, in one Arrow file that is named after the data's content.
 
 Non-obvious behaviour: no file stays open, because a loader's workers would share the place that it has in it, and
