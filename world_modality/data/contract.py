@@ -89,7 +89,10 @@ def _check_statistics(dataset: StoredDataset, key: str, values: np.ndarray) -> N
     for name, ours in (("mean", values.mean(axis=0)), ("std", spread)):
         if name not in given:
             raise InputError(f"{file}: has no {name} of {key}; without it, {key} is not normalized")
-        theirs = np.asarray(given[name], float).reshape(-1)
+        try:
+            theirs = np.asarray(given[name], float).reshape(-1)
+        except (TypeError, ValueError):
+            raise InputError(f"{file}: the {name} of {key} is not of numbers") from None
         if theirs.shape != ours.shape:
             raise InputError(f"{file}: the {name} of {key} has {len(theirs)} values, {key} has {len(ours)}")
         off = ~(np.abs(theirs - ours) <= ALIKE * spread + STILL)  # also where one is NaN

@@ -70,20 +70,24 @@ def _load(dataset: str | Path, revision: str | None) -> StoredDataset:
         with _passing_copies():
             meta = LeRobotDatasetMetadata(**arguments)
         check_features(meta)
+        _check_episodes(meta)
         if not folder.is_dir() and _missing(meta):
             download = {"repo_type": "dataset", "revision": meta.revision, "cache_dir": HF_LEROBOT_HUB_CACHE}
             meta.root = Path(snapshot_download(meta.repo_id, **download))
         if missing := _missing(meta):
             raise InputError(f"{meta.root}: {missing} is missing")
-        return StoredDataset(meta)
+        stored = StoredDataset(meta)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, DatasetsError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DatasetsError) as error:
         problem = (
             "not a whole LeRobotDataset" if folder.is_dir() else "no such folder, and no LeRobotDataset on the hub"
         )
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise InputError(f"{dataset}: {problem} ({reason})") from error
+    if len(stored) != meta.total_frames:
+        raise InputError(f"{dataset}: meta/info.json says {meta.total_frames} frames, its data have {len(stored)}")
+    return stored
 
 
 def _check_version(folder: Path) -> None:
@@ -91,6 +95,25 @@ def _check_version(folder: Path) -> None:
     version = str(read_json(info).get("codebase_version", "v3")) if info.is_file() else "v3"
     if not version.startswith("v3"):
         raise InputError(f"{folder}: is a LeRobotDataset {version}; convert it to v3.0 with LeRobot's converter")
+
+
+def _check_episodes(meta: LeRobotDatasetMetadata) -> None:
+    """Refuse episodes that are not as many as `meta/info.json` says, empty ones, and gaps between them."""
+    if meta.episodes is None:
+        return
+    if len(meta.episodes) != meta.total_episodes:
+        found = f"meta/episodes has {len(meta.episodes)}"
+        raise InputError(f"{meta.root}: meta/info.json says {meta.total_episodes} episodes, {found}")
+    begin = 0
+    for episode, (start, end) in enumerate(_bounds(meta)):
+        if start != begin or end <= start:
+            found = f"episode {episode} from frame {start} to {end}; expected one or more frames from {begin} on"
+            raise InputError(f"{meta.root}: meta/episodes has {found}")
+        begin = end
+
+
+def _bounds(meta: LeRobotDatasetMetadata) -> list[tuple[int, int]]:
+    return list(zip(meta.episodes["dataset_from_index"], meta.episodes["dataset_to_index"], strict=True))
 
 
 def _missing(meta: LeRobotDatasetMetadata) -> str | None:
@@ -160,7 +183,7 @@ def instructions(dataset: StoredDataset) -> dict[int, str]:
     """The instruction of each task index.
 
     Raises:
-        InputError: one is empty, or the instructions are not the index of the table.
+        InputError: one is empty, two have one task index, or the instructions are not the index of the table.
     """
     tasks = dataset.meta.tasks
     if not all(isinstance(task, str) for task in tasks.index):
@@ -170,6 +193,9 @@ def instructions(dataset: StoredDataset) -> dict[int, str]:
             f"instructions are the index of that table, not one of its columns ({columns})"
         )
     by_index = {int(row.task_index): str(task) for task, row in tasks.iterrows()}
+    if len(by_index) < len(tasks):
+        twice = tasks.index[tasks["task_index"].duplicated(keep=False)]
+        raise InputError(f"{dataset.repo_id}: meta/tasks.parquet gives one task_index to {', '.join(map(repr, twice))}")
     for number, instruction in by_index.items():
         if not instruction.strip():
             raise InputError(f"{dataset.repo_id}: task {number} has an empty instruction")
@@ -191,10 +217,9 @@ def check_image_key(dataset: StoredDataset, image_key: str) -> None:
 
 def episode_bounds(dataset: StoredDataset) -> list[tuple[int, int]]:
     """First row and one past the last row of each episode, checked against the frames themselves."""
-    episodes = dataset.meta.episodes
-    if episodes is None:
+    if dataset.meta.episodes is None:
         raise InputError(f"{dataset.repo_id}: no episode metadata, so no way to keep windows within episodes")
-    bounds = list(zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True))
+    bounds = _bounds(dataset.meta)
     columns = dataset.columns(["index", "episode_index"])
     lengths = [end - start for start, end in bounds]
     expected = np.repeat(np.arange(len(bounds)), lengths)

@@ -70,6 +70,23 @@ def feature(key, **changes):
     return lambda dataset: edit_json(dataset / "meta/info.json", lambda info: info["features"][key].update(changes))
 
 
+def edit_episodes(change):
+    def spoil(dataset):
+        (path,) = (dataset / "meta/episodes").rglob("*.parquet")
+        change(pd.read_parquet(path)).to_parquet(path)
+
+    return spoil
+
+
+def info(**changes):
+    return lambda dataset: edit_json(dataset / "meta/info.json", lambda content: content.update(changes))
+
+
+def give_two_tasks_one_index(dataset):
+    tasks = pd.read_parquet(dataset / "meta/tasks.parquet")
+    tasks.assign(task_index=0).to_parquet(dataset / "meta/tasks.parquet")
+
+
 def rename(old, new):
     def change(info):
         info["features"] = {new if key == old else key: value for key, value in info["features"].items()}
@@ -109,6 +126,30 @@ REFUSED = {
         statistics(lambda stats: stats["observation.state"].update(mean=[3.0] * 8)),
         r"the mean of observation\.state\[0\] is 3, that of the frames",
     ),
+    "statistics that are words": (
+        statistics(lambda stats: stats["action"].update(std=["a"] * 7)),
+        "the std of action is not of numbers",
+    ),
+    "statistics that are a list": (
+        lambda dataset: (dataset / "meta/stats.json").write_text("[]"),
+        "not a whole LeRobotDataset",
+    ),
+    "more episodes than there are": (info(total_episodes=4), "says 4 episodes, meta/episodes has 3"),
+    "more frames than there are": (info(total_frames=16), "says 16 frames, its data have 15"),
+    "a rate in words": (info(fps="20"), "not a whole LeRobotDataset"),
+    "episodes out of order": (
+        edit_episodes(lambda table: table.iloc[::-1]),
+        "has episode 0 from frame 6 to 15; expected one or more frames from 0 on",
+    ),
+    "an empty episode": (
+        edit_episodes(lambda table: table.assign(dataset_from_index=[0, 0, 6], dataset_to_index=[0, 6, 15])),
+        "has episode 0 from frame 0 to 0",
+    ),
+    "episodes without their place": (
+        edit_episodes(lambda table: table.drop(columns="dataset_from_index")),
+        "not a whole LeRobotDataset .*dataset_from_index",
+    ),
+    "two tasks of one index": (give_two_tasks_one_index, "meta/tasks.parquet gives one task_index to 'pick up"),
     "a state that never varies": (
         rows("observation.state", set_value((slice(None), 7), 0)),
         r"observation\.state\[7\] is 0 in every frame; in a rollout it varies",
@@ -342,7 +383,7 @@ def test_episodes_replaced_under_their_old_time_are_read_as_they_are_now(copy):
     (path,) = (copy / "meta/episodes").rglob("*.parquet")
     spoilt = pd.read_parquet(path).assign(dataset_from_index=[0, 1, 7])
     replace_keeping_the_time(path, lambda: spoilt.to_parquet(path))
-    with pytest.raises(InputError, match="its 15 frames are not those of its 3 episodes"):
+    with pytest.raises(InputError, match="has episode 2 from frame 7 to 15"):
         load_dataset(copy)
 
 

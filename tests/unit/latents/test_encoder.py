@@ -282,7 +282,7 @@ def test_part_of_a_dataset_is_refused(dataset, tmp_path):
     part = shutil.copytree(dataset.root, tmp_path / "part")
     (path,) = (part / "data").rglob("*.parquet")
     pq.write_table(pq.read_table(path).slice(1), path)
-    with pytest.raises(ValueError, match="its 17 frames are not those of its 3 episodes"):
+    with pytest.raises(ValueError, match="says 18 frames, its data have 17"):
         load_dataset(part)
 
 
