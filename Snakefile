@@ -16,7 +16,7 @@ from world_modality.cluster import check_cluster
 from world_modality.errors import InputError
 from world_modality.experiment import inputs, paths
 from world_modality.experiment.config import load_experiment
-from world_modality.experiment.sections import ConfigError
+from world_modality.experiment.plan import check_solver
 
 min_version("9.27")
 
@@ -32,8 +32,9 @@ if "{" in workflow.basedir or "}" in workflow.basedir:
         f"error: {workflow.basedir}: has a brace in its name; clone into a folder without"
     )
 try:
+    check_solver()
     experiment = load_experiment(config)
-except ConfigError as error:
+except InputError as error:
     sys.exit(f"error: {error}")  # no traceback, because this file is not to blame
 
 

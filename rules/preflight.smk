@@ -16,6 +16,7 @@ rule check_simulating_node:
         flags=flags(
             device=experiment.device,
             disk=experiment.disk_gb(),
+            cache_frames=int(experiment.training.cache_frames),
             dataset=paths.DATASET,
             repository=published_demonstrations(),
         ),
@@ -37,11 +38,12 @@ rule check_plain_node:
         "../envs/pipeline.yaml"
     resources:
         mem_mb=growing(4000),
-        runtime=growing(60),  # the demonstrations of full scale are tens of GB, and are read whole
+        runtime=growing(60),
     params:
         flags=flags(
             device="cpu",
             disk=experiment.disk_gb(),
+            cache_frames=int(experiment.training.cache_frames),
             dataset=paths.DATASET,
             repository=published_demonstrations(),
             suite=experiment.simulation.suite,

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from world_modality.artifacts.provenance import making
-from world_modality.data.dataset import load_dataset, passing_copies
+from world_modality.data.dataset import load_dataset
 from world_modality.data.hub import place
 from world_modality.experiment.sections import Repository
 from world_modality.experiment.specs import spec_argument
@@ -23,8 +23,7 @@ def main() -> None:
     with making(output, __file__, {"hub": repository.repo_id}, repository) as folder:
         place(repository, folder)
         if repository.kind == "dataset":
-            with passing_copies():
-                load_dataset(folder)
+            load_dataset(folder)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,11 @@ failed it writes these lines to a file, otherwise it fails.
 import argparse
 import socket
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
-from datasets.config import HF_DATASETS_CACHE
+import datasets
 
 from world_modality.artifacts.files import atomic_path
-from world_modality.data.dataset import passing_copies
 from world_modality.data.hub import cached
 from world_modality.experiment.sections import Repository, Simulation
 from world_modality.experiment.specs import spec_argument
@@ -25,7 +23,7 @@ from world_modality.preflight import (
     check_memory,
     check_processors,
     check_rendering,
-    copies_gb,
+    copy_gb,
     inspect,
 )
 from world_modality.program import run, whole_number
@@ -37,6 +35,7 @@ parser.add_argument("--memory", type=whole_number(1), required=True, help="memor
 parser.add_argument("--processors", type=whole_number(1), required=True, help="processors that the job asks for")
 parser.add_argument("--folder", type=Path, default=Path("results"), help="where the artifacts go (results)")
 parser.add_argument("--disk", type=whole_number(0), required=True, help="disk space that they need [GB]")
+parser.add_argument("--cache_frames", type=int, choices=(0, 1), default=1, help="trainings keep frames in memory (1)")
 parser.add_argument("--dataset", type=Path, default=Path("results/dataset"), help="where they go (results/dataset)")
 parser.add_argument("--repository", type=spec_argument(Repository), help="what they are on the hub (JSON) (not there)")
 parser.add_argument("--suite", choices=tuple(SUITE_SIZES), help="what they must show tasks of (does not open them)")
@@ -54,14 +53,15 @@ def find_demonstrations(asked: argparse.Namespace) -> Path | None:
 def check_found(asked: argparse.Namespace, found: Path | None) -> str:
     if found is None:
         return "not there yet; the first job that opens them checks them"
-    with nullcontext() if found == asked.dataset else passing_copies():
-        return check_demonstrations(found, asked.suite, asked.evaluated)
+    return check_demonstrations(found, asked.suite, asked.evaluated)
 
 
 def main() -> None:
     asked = parser.parse_args()
     found = find_demonstrations(asked)
-    room = {asked.folder: asked.disk} | ({Path(HF_DATASETS_CACHE): copies_gb(found)} if found else {})
+    room = {asked.folder: asked.disk}
+    if found and not asked.cache_frames:
+        room[Path(datasets.config.HF_DATASETS_CACHE)] = copy_gb(found)
     checks = {"GPU": check_gpu} if asked.device == "cuda" else {}
     if asked.simulation:
         checks["rendering"] = lambda: check_rendering(asked.simulation)

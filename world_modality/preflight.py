@@ -120,7 +120,7 @@ def check_disk(wanted_gb: dict[Path, int]) -> str:
         texts.append(f"{free} GB free in {names}, {wanted} GB are needed")
         if free < wanted:
             raise InputError(
-                f"{texts[-1]}; Snakemake's --directory puts the results elsewhere, HF_DATASETS_CACHE the Arrow copies"
+                f"{texts[-1]}; Snakemake's --directory puts the results elsewhere, HF_DATASETS_CACHE the Arrow copy"
             )
     return "; ".join(texts)
 
@@ -133,8 +133,8 @@ def _try_to_write(folder: Path) -> None:
     probe.with_suffix(".renamed").unlink()
 
 
-def copies_gb(dataset: Path) -> int:
-    """The room for the Arrow copy that `datasets` makes of a dataset when it is opened: about that of the data."""
+def copy_gb(dataset: Path) -> int:
+    """The room for the Arrow copy of a training that does not keep its frames in memory: about that of the data."""
     return -(-sum(path.stat().st_size for path in (dataset / "data").rglob("*.parquet")) // 10**9)
 
 

@@ -72,6 +72,22 @@ def test_with_always_the_wrist_experiment_is_planned_with_the_rest(tmp_path):
     assert "E2-zero" not in {output.split("_")[1] for output in outputs(jobs, "train_policy")}
 
 
+def test_without_the_plan_s_solver_nothing_begins(tmp_path, monkeypatch):
+    (tmp_path / "highspy.py").write_text("raise ImportError('wrong ELF class')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    run = snakemake(tmp_path, "-n", "--", "results/decision.txt")
+    assert run.stderr.splitlines()[-1] == (
+        "error: HiGHS, which makes the plan, cannot be loaded (wrong ELF class); `make setup` installs highspy"
+    )
+
+
+def test_a_graph_is_all_that_is_printed_where_the_plan_is_made(tmp_path):
+    """HiGHS 1.16.0 prints a banner to standard output."""
+    budget = ["--configfile", TREE / "both_branches.yaml", "--config", f"costs={json.dumps({'embedded': COSTS})}"]
+    run = snakemake(tmp_path, "--dag", *budget, 'budget={"gpu_hours": 30}', "--", "results/decision.txt")
+    assert run.stdout.startswith("digraph")
+
+
 COSTS = {
     "latents": {"front": 2, "wrist": 2},
     "train": {"none": 6, "one": 6, "both": 12},

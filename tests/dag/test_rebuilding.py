@@ -388,6 +388,7 @@ MODULES = {
     "world_modality/experiment/costs.py": NOTHING,
     "world_modality/data/contract.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/data/dataset.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
+    "world_modality/data/stored.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/decision/looks.py": JUDGED | PLOTTED,
     "world_modality/decision/methods.py": JUDGED | PLOTTED,
     "world_modality/decision/tree.py": TREE | PLOTTED,

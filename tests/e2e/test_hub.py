@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 from lerobot.datasets.dataset_tools import convert_image_to_video_dataset
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from world_modality.artifacts.files import read_json
 from world_modality.artifacts.provenance import read_provenance
 from world_modality.artifacts.records import NOT_CONTENT
-from world_modality.data.dataset import load_dataset
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "smoke.yaml"
@@ -40,7 +40,8 @@ def dataset(request, smoke, tmp_path_factory):
     if request.param == "images":
         return request.param, smoke / "results/dataset"
     folder = tmp_path_factory.mktemp("videos") / "dataset"
-    convert_image_to_video_dataset(load_dataset(smoke / "results/dataset"), folder, "me/demonstrations", num_workers=1)
+    images = LeRobotDataset("me/demonstrations", smoke / "results/dataset")
+    convert_image_to_video_dataset(images, folder, "me/demonstrations", num_workers=1)
     return request.param, folder
 
 

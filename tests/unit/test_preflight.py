@@ -20,7 +20,7 @@ from world_modality.preflight import (
     check_memory,
     check_processors,
     check_rendering,
-    copies_gb,
+    copy_gb,
     inspect,
 )
 
@@ -78,7 +78,7 @@ def test_an_arrow_copy_takes_the_room_of_the_data(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True)
         with (tmp_path / name).open("wb") as file:
             file.truncate(size * 10**9 + 1)  # sparse
-    assert copies_gb(tmp_path) == 6
+    assert copy_gb(tmp_path) == 6
 
 
 def test_the_scheduler_s_grant_is_checked_as_well(monkeypatch):
@@ -104,32 +104,32 @@ def test_demonstrations_are_held_to_their_contract_and_must_show_the_evaluated_t
 
 @pytest.fixture
 def preflight(tmp_path, monkeypatch, capsys):
-    """preflight(**FLAGS): run the program with caches of its own; returns its line about the demonstrations."""
+    """preflight(**FLAGS): run the program with caches of its own; returns its line about the demonstrations, say."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "arrow")
 
-    def preflight(**flags):
+    def preflight(about="demonstrations", **flags):
         flags |= {"device": "cpu", "memory": 1, "processors": 1, "folder": tmp_path / "results", "disk": 0}
         flags |= {"suite": "libero_spatial", "evaluated": 0, "output": tmp_path / "found.txt"}
         words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
         monkeypatch.setattr("sys.argv", ["preflight.py", *words])
         with suppress(SystemExit):
             runpy.run_path("scripts/preflight.py", run_name="__main__")
-        (line,) = [line for line in capsys.readouterr().out.splitlines() if "demonstrations: " in line]
-        assert ("  ok  " in line) == (tmp_path / "found.txt").is_file()
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if f" {about}: " in line]
+        assert about == "disk" or ("  ok  " in line) == (tmp_path / "found.txt").is_file()
         return line
 
     return preflight
 
 
-def arrow_files(tmp_path):
-    return sorted((tmp_path / "arrow").rglob("*.arrow"))
-
-
-def test_the_program_checks_demonstrations_that_were_placed(folder, preflight, tmp_path):
+def test_the_program_checks_demonstrations_that_were_placed(folder, preflight):
     line = preflight(dataset=folder / "dataset")
     assert line.endswith(f"ok     demonstrations: 3 episodes, 15 frames, 2 tasks in {folder / 'dataset'}")
-    assert arrow_files(tmp_path)  # which the experiment's jobs open as well
+
+
+def test_room_for_an_arrow_copy_is_needed_only_if_trainings_keep_no_frames_in_memory(folder, preflight, tmp_path):
+    assert str(tmp_path / "arrow") not in preflight(about="disk", dataset=folder / "dataset", cache_frames=1)
+    assert str(tmp_path / "arrow") in preflight(about="disk", dataset=folder / "dataset", cache_frames=0)
 
 
 def test_the_program_refuses_demonstrations_that_break_their_contract(folder, preflight, tmp_path):
@@ -144,7 +144,7 @@ def test_the_program_checks_demonstrations_that_were_fetched_and_leaves_no_copy(
     publish(tmp_path / "hub", "dataset", "me/data", commit, files)
     repository = Repository(kind="dataset", repo_id="me/data", revision=commit, files=()).model_dump_json()
     assert "ok     demonstrations: 3 episodes, " in preflight(dataset=tmp_path / "none", repository=repository)
-    assert not arrow_files(tmp_path)
+    assert not list((tmp_path / "arrow").rglob("*.arrow"))
 
 
 def test_demonstrations_that_are_not_there_yet_are_no_fault(preflight, tmp_path):

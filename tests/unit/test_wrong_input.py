@@ -391,7 +391,7 @@ ENCODE_CASES = {
     ),
     "a truncated dataset": (
         {"dataset": truncated_dataset},
-        "spoiled_dataset: not a whole LeRobotDataset (",
+        "file-000.parquet: truncated or damaged Parquet (",
     ),
     "an empty instruction": ({"dataset": dataset_with_tasks("go", " ")}, "task 1 has an empty instruction"),
     "a missing instruction": (

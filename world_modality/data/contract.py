@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import numpy as np
 from lerobot.datasets import LeRobotDatasetMetadata
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_STATE
 
+from world_modality.data.stored import StoredDataset
 from world_modality.errors import InputError
 from world_modality.experiment.suites import ACTION_DIM, STATE_DIM
 
@@ -47,7 +47,7 @@ def check_features(meta: LeRobotDatasetMetadata) -> None:
         raise InputError(f"{name}: has the cameras {cameras}; the simulator renders two, front and wrist")
 
 
-def check_values(dataset: LeRobotDataset) -> None:
+def check_values(dataset: StoredDataset) -> None:
     """Check that states and actions are finite and in the simulator's units, and that the statistics are theirs.
 
     Raises:
@@ -67,19 +67,19 @@ def check_values(dataset: LeRobotDataset) -> None:
     _check_actions(dataset, actions)
 
 
-def _column(dataset: LeRobotDataset, key: str) -> np.ndarray:
+def _column(dataset: StoredDataset, key: str) -> np.ndarray:
     """(frames, width) float64."""
-    return np.stack(dataset.hf_dataset.select_columns([key]).with_format("numpy")[:][key]).astype(np.float64)
+    return dataset.columns([key])[key].astype(np.float64)
 
 
-def _check_finite(dataset: LeRobotDataset, key: str, values: np.ndarray) -> None:
+def _check_finite(dataset: StoredDataset, key: str, values: np.ndarray) -> None:
     wrong = ~np.isfinite(values)
     if wrong.any():
         row, at = np.argwhere(wrong)[0]
         raise InputError(f"{dataset.repo_id}: {key}[{at}] is {values[row, at]} in {_frame(dataset, row)}")
 
 
-def _check_statistics(dataset: LeRobotDataset, key: str, values: np.ndarray) -> None:
+def _check_statistics(dataset: StoredDataset, key: str, values: np.ndarray) -> None:
     """The statistics that normalize a feature must be there, finite, of its width, and those of the frames."""
     file = f"{dataset.repo_id}: meta/stats.json"
     given = (dataset.meta.stats or {}).get(key)
@@ -89,7 +89,10 @@ def _check_statistics(dataset: LeRobotDataset, key: str, values: np.ndarray) -> 
     for name, ours in (("mean", values.mean(axis=0)), ("std", spread)):
         if name not in given:
             raise InputError(f"{file}: has no {name} of {key}; without it, {key} is not normalized")
-        theirs = np.asarray(given[name], float).reshape(-1)
+        try:
+            theirs = np.asarray(given[name], float).reshape(-1)
+        except (TypeError, ValueError):
+            raise InputError(f"{file}: the {name} of {key} is not of numbers") from None
         if theirs.shape != ours.shape:
             raise InputError(f"{file}: the {name} of {key} has {len(theirs)} values, {key} has {len(ours)}")
         off = ~(np.abs(theirs - ours) <= ALIKE * spread + STILL)  # also where one is NaN
@@ -98,7 +101,7 @@ def _check_statistics(dataset: LeRobotDataset, key: str, values: np.ndarray) -> 
             raise InputError(f"{file}: the {name} of {key}[{at}] is {theirs[at]:g}, that of the frames {ours[at]:g}")
 
 
-def _check_actions(dataset: LeRobotDataset, actions: np.ndarray) -> None:
+def _check_actions(dataset: StoredDataset, actions: np.ndarray) -> None:
     beyond = np.abs(actions) > FAR
     if beyond.any():
         row, at = np.argwhere(beyond)[0]
@@ -113,6 +116,6 @@ def _check_actions(dataset: LeRobotDataset, actions: np.ndarray) -> None:
         )
 
 
-def _frame(dataset: LeRobotDataset, row: int) -> str:
-    found = dataset.hf_dataset.select_columns(["episode_index", "frame_index"]).with_format("numpy")[int(row)]
-    return f"frame {found['frame_index']} of episode {found['episode_index']}"
+def _frame(dataset: StoredDataset, row: int) -> str:
+    found = dataset.columns(["episode_index", "frame_index"])
+    return f"frame {found['frame_index'][row]} of episode {found['episode_index'][row]}"

@@ -1,14 +1,12 @@
 """The demonstrations as a LeRobotDataset: load it, name it, and decode its frames once.
 
 Non-obvious behaviours of LeRobotDataset:
-* `dataset[i]` reads its action chunk through `hf_dataset["action"][rows]`, which decodes every image of those rows.
-  Selecting the columns first decodes only what is asked for.
-* `hf_dataset` has a transform that turns images into float tensors; `with_format(None)` returns what is stored.
 * LeRobot joins a camera's episodes into a few video files, so an episode's clock starts at its offset in the file.
 * `meta.episodes` may be None for a dataset without episode metadata; such a dataset is not one long episode.
 * If a part of a folder is missing, LeRobot looks for a dataset of the folder's name on the hub.
-* `datasets` reads an Arrow copy of the data, made once for each path and time of a file (in HF_HOME). A file that is
-  replaced and keeps its time, as rsync and reproducible archives do, would be read as it was before.
+* `datasets` reads an Arrow copy of a Parquet file, made once for each path and time of it (in HF_HOME). A file that is
+  replaced and keeps its time, as rsync and reproducible archives do, would be read as it was before. LeRobot reads
+  `meta/episodes` through it, so here these copies are made in a folder that is removed again.
 """
 
 from __future__ import annotations
@@ -22,13 +20,15 @@ import datasets
 import numpy as np
 import torch
 from datasets.exceptions import DatasetsError
+from huggingface_hub import snapshot_download
 from lerobot.datasets import LeRobotDatasetMetadata
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import FrameTimestampError, decode_video_frames
+from lerobot.utils.constants import HF_LEROBOT_HUB_CACHE
 from torch import Tensor
 
 from world_modality.artifacts.files import read_json, text_sha256, tree_sha256
 from world_modality.data.contract import check_features, check_values
+from world_modality.data.stored import StoredDataset
 from world_modality.data.videos import check_videos
 from world_modality.errors import InputError
 from world_modality.experiment.suites import check_language
@@ -36,7 +36,7 @@ from world_modality.experiment.suites import check_language
 FOLDER_PARTS = ("meta/info.json", "meta/tasks.parquet", "meta/episodes", "data")
 
 
-def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDataset:
+def load_dataset(dataset: str | Path, revision: str | None = None) -> StoredDataset:
     """Load a dataset from a folder, or from the hub by its id.
 
     Raises:
@@ -54,7 +54,7 @@ def load_dataset(dataset: str | Path, revision: str | None = None) -> LeRobotDat
     return loaded
 
 
-def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
+def _load(dataset: str | Path, revision: str | None) -> StoredDataset:
     folder = Path(dataset)
     if folder.is_dir():
         _check_version(folder)
@@ -67,21 +67,27 @@ def _load(dataset: str | Path, revision: str | None) -> LeRobotDataset:
     else:
         raise InputError(f"{dataset}: neither a folder nor a hub id (owner/name)")
     try:
-        meta = LeRobotDatasetMetadata(**arguments)
+        with _passing_copies():
+            meta = LeRobotDatasetMetadata(**arguments)
         check_features(meta)
-        if not folder.is_dir():
-            return LeRobotDataset(**arguments)
-        _check_files(meta)
-        with _copies_by_content(folder):
-            return LeRobotDataset(**arguments)
+        _check_episodes(meta)
+        if not folder.is_dir() and _missing(meta):
+            download = {"repo_type": "dataset", "revision": meta.revision, "cache_dir": HF_LEROBOT_HUB_CACHE}
+            meta.root = Path(snapshot_download(meta.repo_id, **download))
+        if missing := _missing(meta):
+            raise InputError(f"{meta.root}: {missing} is missing")
+        stored = StoredDataset(meta)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, DatasetsError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DatasetsError) as error:
         problem = (
             "not a whole LeRobotDataset" if folder.is_dir() else "no such folder, and no LeRobotDataset on the hub"
         )
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise InputError(f"{dataset}: {problem} ({reason})") from error
+    if len(stored) != meta.total_frames:
+        raise InputError(f"{dataset}: meta/info.json says {meta.total_frames} frames, its data have {len(stored)}")
+    return stored
 
 
 def _check_version(folder: Path) -> None:
@@ -91,49 +97,52 @@ def _check_version(folder: Path) -> None:
         raise InputError(f"{folder}: is a LeRobotDataset {version}; convert it to v3.0 with LeRobot's converter")
 
 
-def _check_files(meta: LeRobotDatasetMetadata) -> None:
-    """Refuse a folder that lacks a file of an episode: LeRobot would look for it on the hub."""
+def _check_episodes(meta: LeRobotDatasetMetadata) -> None:
+    """Refuse episodes that are not as many as `meta/info.json` says, empty ones, and gaps between them."""
+    if meta.episodes is None:
+        return
+    if len(meta.episodes) != meta.total_episodes:
+        found = f"meta/episodes has {len(meta.episodes)}"
+        raise InputError(f"{meta.root}: meta/info.json says {meta.total_episodes} episodes, {found}")
+    begin = 0
+    for episode, (start, end) in enumerate(_bounds(meta)):
+        if start != begin or end <= start:
+            found = f"episode {episode} from frame {start} to {end}; expected one or more frames from {begin} on"
+            raise InputError(f"{meta.root}: meta/episodes has {found}")
+        begin = end
+
+
+def _bounds(meta: LeRobotDatasetMetadata) -> list[tuple[int, int]]:
+    return list(zip(meta.episodes["dataset_from_index"], meta.episodes["dataset_to_index"], strict=True))
+
+
+def _missing(meta: LeRobotDatasetMetadata) -> str | None:
+    """The first file of an episode that is not there."""
     for episode in range(meta.total_episodes if meta.episodes is not None else 0):
         videos = [meta.get_video_file_path(episode, key) for key in meta.video_keys]
         for path in (meta.get_data_file_path(episode), *videos):
             if not (meta.root / path).is_file():
-                raise InputError(f"{meta.root}: {path}, with episode {episode}, is missing")
+                return f"{path}, with episode {episode},"
+    return None
 
 
 @contextlib.contextmanager
-def _copies_by_content(folder: Path) -> Iterator[None]:
-    """Let `datasets` keep its Arrow copies of a dataset in a folder named by the content of the data."""
-    with _copies_in(Path(datasets.config.HF_DATASETS_CACHE) / f"content_{tree_sha256(folder / 'data')[:16]}"):
-        yield
-
-
-@contextlib.contextmanager
-def passing_copies() -> Iterator[None]:
-    """Remove at the end the Arrow copies of what is opened within: no job will open it under the same path again."""
-    usual = Path(datasets.config.HF_DATASETS_CACHE)
-    usual.mkdir(parents=True, exist_ok=True)
-    # NFS keeps a file that is still open under another name; it vanishes when the program ends.
-    with (
-        tempfile.TemporaryDirectory(dir=usual, prefix="passing_", ignore_cleanup_errors=True) as folder,
-        _copies_in(Path(folder)),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _copies_in(folder: Path) -> Iterator[None]:
+def _passing_copies() -> Iterator[None]:
+    """Let `datasets` keep its Arrow copies in a folder that is removed at the end."""
     usual = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = folder
-    try:
-        yield
-    finally:
-        datasets.config.HF_DATASETS_CACHE = usual
+    # NFS keeps a file that is still open under another name; it vanishes when the program ends.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        datasets.config.HF_DATASETS_CACHE = Path(folder)
+        try:
+            yield
+        finally:
+            datasets.config.HF_DATASETS_CACHE = usual
 
 
-def _check_frames(dataset: LeRobotDataset) -> None:
+def _check_frames(dataset: StoredDataset) -> None:
     """Refuse frames of a task without an instruction, and frames whose times do not match the dataset's fps."""
     names = ["task_index", "episode_index", "frame_index", "timestamp"]
-    columns = dataset.hf_dataset.select_columns(names).with_format("numpy")[:]
+    columns = dataset.columns(names)
     unknown = ~np.isin(columns["task_index"], list(instructions(dataset)))
     if unknown.any():
         row = unknown.argmax()
@@ -150,7 +159,7 @@ def _check_frames(dataset: LeRobotDataset) -> None:
         )
 
 
-def _check_decoding(dataset: LeRobotDataset) -> None:
+def _check_decoding(dataset: StoredDataset) -> None:
     """Decode the ends of the first, the middle and the last episode, so that a damaged file is found at once.
 
     PyAV decodes the videos: it leaves no file open, whose position a loader's workers would share.
@@ -164,17 +173,17 @@ def _check_decoding(dataset: LeRobotDataset) -> None:
                 frames.frames([row])
 
 
-def dataset_fingerprint(dataset: LeRobotDataset) -> str:
+def dataset_fingerprint(dataset: StoredDataset) -> str:
     """Hash of a dataset's data, videos and metadata; where and when it was written does not matter."""
     parts = [f"{name} {tree_sha256(dataset.root / name)}" for name in ("data", "meta", "videos")]
     return text_sha256("\n".join(parts))
 
 
-def instructions(dataset: LeRobotDataset) -> dict[int, str]:
+def instructions(dataset: StoredDataset) -> dict[int, str]:
     """The instruction of each task index.
 
     Raises:
-        InputError: one is empty, or the instructions are not the index of the table.
+        InputError: one is empty, two have one task index, or the instructions are not the index of the table.
     """
     tasks = dataset.meta.tasks
     if not all(isinstance(task, str) for task in tasks.index):
@@ -184,32 +193,34 @@ def instructions(dataset: LeRobotDataset) -> dict[int, str]:
             f"instructions are the index of that table, not one of its columns ({columns})"
         )
     by_index = {int(row.task_index): str(task) for task, row in tasks.iterrows()}
+    if len(by_index) < len(tasks):
+        twice = tasks.index[tasks["task_index"].duplicated(keep=False)]
+        raise InputError(f"{dataset.repo_id}: meta/tasks.parquet gives one task_index to {', '.join(map(repr, twice))}")
     for number, instruction in by_index.items():
         if not instruction.strip():
             raise InputError(f"{dataset.repo_id}: task {number} has an empty instruction")
     return by_index
 
 
-def demonstrated(dataset: LeRobotDataset) -> list[str]:
+def demonstrated(dataset: StoredDataset) -> list[str]:
     """The instructions of the tasks that the dataset has frames of."""
-    tasks = dataset.hf_dataset.select_columns(["task_index"]).with_format("numpy")[:]["task_index"]
+    tasks = dataset.columns(["task_index"])["task_index"]
     by_index = instructions(dataset)
     return [by_index[task] for task in np.unique(tasks).tolist()]
 
 
-def check_image_key(dataset: LeRobotDataset, image_key: str) -> None:
+def check_image_key(dataset: StoredDataset, image_key: str) -> None:
     """Raise InputError, naming the valid keys, if the dataset has no such camera."""
     if image_key not in dataset.meta.camera_keys:
         raise InputError(f"{image_key}: the dataset has no such camera; valid: {', '.join(dataset.meta.camera_keys)}")
 
 
-def episode_bounds(dataset: LeRobotDataset) -> list[tuple[int, int]]:
+def episode_bounds(dataset: StoredDataset) -> list[tuple[int, int]]:
     """First row and one past the last row of each episode, checked against the frames themselves."""
-    episodes = dataset.meta.episodes
-    if episodes is None:
+    if dataset.meta.episodes is None:
         raise InputError(f"{dataset.repo_id}: no episode metadata, so no way to keep windows within episodes")
-    bounds = list(zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True))
-    columns = dataset.hf_dataset.select_columns(["index", "episode_index"]).with_format("numpy")[:]
+    bounds = _bounds(dataset.meta)
+    columns = dataset.columns(["index", "episode_index"])
     lengths = [end - start for start, end in bounds]
     expected = np.repeat(np.arange(len(bounds)), lengths)
     whole = np.array_equal(columns["index"], np.arange(sum(lengths)))
@@ -221,14 +232,14 @@ def episode_bounds(dataset: LeRobotDataset) -> list[tuple[int, int]]:
     return bounds
 
 
-def split_episodes(dataset: LeRobotDataset, held_out_per_task: int) -> tuple[list[int], list[int]]:
+def split_episodes(dataset: StoredDataset, held_out_per_task: int) -> tuple[list[int], list[int]]:
     """Episodes to train on, and held-out ones: the last `held_out_per_task` of each task. Both in order.
 
     Raises:
         InputError: a task has no episode left to train on.
     """
     of_task: dict[int, list[int]] = {}
-    tasks = dataset.hf_dataset.select_columns(["task_index"]).with_format("numpy")[:]["task_index"]
+    tasks = dataset.columns(["task_index"])["task_index"]
     for episode, (start, _) in enumerate(episode_bounds(dataset)):
         of_task.setdefault(int(tasks[start]), []).append(episode)
     for task, episodes in of_task.items():
@@ -248,12 +259,11 @@ class CameraFrames:
         video_backend: LeRobot's name of what decodes videos; None: the fastest, which keeps its files open.
     """
 
-    def __init__(self, dataset: LeRobotDataset, image_key: str, video_backend: str | None = None):
+    def __init__(self, dataset: StoredDataset, image_key: str, video_backend: str | None = None):
         check_image_key(dataset, image_key)
         self._dataset, self._key, self._video_backend = dataset, image_key, video_backend
         self._is_video = image_key in dataset.meta.video_keys
-        column = "timestamp" if self._is_video else image_key
-        self._rows = dataset.hf_dataset.select_columns([column]).with_format("numpy" if self._is_video else None)
+        self._timestamps = dataset.columns(["timestamp"])["timestamp"] if self._is_video else None
         self._bounds = episode_bounds(dataset)
         self._starts = np.array([start for start, _ in self._bounds])
 
@@ -283,7 +293,8 @@ class CameraFrames:
         return int(np.searchsorted(self._starts, row, side="right")) - 1
 
     def _stored_images(self, rows: range | list[int]) -> Tensor:
-        images = [np.asarray(self._rows[row][self._key].convert("RGB")) for row in rows]
+        stored = ({"bytes": image, "path": None} for image in self._dataset.images(self._key, rows))
+        images = [np.asarray(datasets.Image().decode_example(image).convert("RGB")) for image in stored]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
     def _video_frames(self, rows: range | list[int]) -> Tensor:
@@ -291,5 +302,5 @@ class CameraFrames:
         meta = self._dataset.meta
         offset = meta.episodes[episode][f"videos/{self._key}/from_timestamp"]
         path = self._dataset.root / meta.get_video_file_path(episode, self._key)
-        timestamps = [float(self._rows[row]["timestamp"]) + offset for row in rows]
+        timestamps = [float(self._timestamps[row]) + offset for row in rows]
         return decode_video_frames(path, timestamps, self._dataset.tolerance_s, self._video_backend, return_uint8=True)

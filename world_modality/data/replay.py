@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from world_modality.data.dataset import dataset_fingerprint, episode_bounds, load_dataset
 from world_modality.data.demonstrations import RECORDING, RecordingError, read_recording
 from world_modality.data.positions import ObjectPositions
+from world_modality.data.stored import StoredDataset
 from world_modality.experiment.specs import RecordSpec
 from world_modality.progress import Progress
 from world_modality.simulation.benchmark import init_state_sha256
@@ -48,8 +48,8 @@ def object_positions(folder: str | Path, episodes_per_task: int | None = None) -
             recorded one.
     """
     dataset = load_dataset(folder)
-    columns = dataset.hf_dataset.select_columns(["observation.state", "action"]).with_format("numpy")[:]
-    states, actions = (np.stack(columns[key]) for key in ("observation.state", "action"))
+    columns = dataset.columns(["observation.state", "action"])
+    states, actions = (columns[key] for key in ("observation.state", "action"))
     tasks = [
         (task, episodes[-(episodes_per_task or 0) :]) for task, episodes in recorded_episodes(dataset, Path(folder))
     ]
@@ -69,7 +69,7 @@ def object_positions(folder: str | Path, episodes_per_task: int | None = None) -
     return ObjectPositions(dataset_fingerprint(dataset), np.array(index, np.int64), *found)
 
 
-def recorded_episodes(dataset: LeRobotDataset, folder: Path) -> list[tuple[dict[str, Any], list[RecordedEpisode]]]:
+def recorded_episodes(dataset: StoredDataset, folder: Path) -> list[tuple[dict[str, Any], list[RecordedEpisode]]]:
     """What `recording.json` says about each task, with the task's episodes: its successful attempts, in order.
 
     Raises:

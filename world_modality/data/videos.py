@@ -9,13 +9,13 @@ from pathlib import Path
 
 import av
 import numpy as np
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import get_video_duration_in_s
 
+from world_modality.data.stored import StoredDataset
 from world_modality.errors import InputError
 
 
-def check_videos(dataset: LeRobotDataset) -> None:
+def check_videos(dataset: StoredDataset) -> None:
     """Check that the episodes of each video file lie in it whole, in order and without gaps.
 
     Raises:
@@ -29,7 +29,7 @@ def check_videos(dataset: LeRobotDataset) -> None:
             _check_video(dataset, key, path, episodes)
 
 
-def _check_video(dataset: LeRobotDataset, key: str, path: Path, episodes: list[int]) -> None:
+def _check_video(dataset: StoredDataset, key: str, path: Path, episodes: list[int]) -> None:
     frame = 1 / dataset.fps
     try:
         with av.open(str(path)) as container:
@@ -57,7 +57,7 @@ def _check_video(dataset: LeRobotDataset, key: str, path: Path, episodes: list[i
         raise InputError(f"{path}: lasts {duration:g} s, its episodes need {expected:g} s")
 
 
-def _span(dataset: LeRobotDataset, key: str, episode: int) -> tuple[float, float]:
+def _span(dataset: StoredDataset, key: str, episode: int) -> tuple[float, float]:
     """Where an episode begins and ends in its file [s]."""
     row = dataset.meta.episodes[episode]
     begin, end = row[f"videos/{key}/from_timestamp"], row[f"videos/{key}/to_timestamp"]

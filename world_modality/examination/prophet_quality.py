@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from lerobot.configs import PreTrainedConfig
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +23,7 @@ from lerobot_policy_world_modality import SmolVLAWorldConfig
 from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy
 from lerobot_policy_world_modality.prophet import Prophet
 from world_modality.data.dataset import dataset_fingerprint, episode_bounds, split_episodes
+from world_modality.data.stored import StoredDataset
 from world_modality.errors import InputError
 from world_modality.examination.foresight import FUSED, PREDICTORS, Cosines, Foresight, HeldOut, Step, View
 from world_modality.latents.table import LatentTable
@@ -92,7 +92,7 @@ def _read_checkpoint(folder: Path) -> WorldCheckpoint:
 def measure_foresight(
     folders: Sequence[Path],
     latents: LatentTable,
-    dataset: LeRobotDataset,
+    dataset: StoredDataset,
     held_out_per_task: int,
     batch_size: int = 256,
 ) -> Foresight:
@@ -146,7 +146,7 @@ def _check_held_out(checkpoint: WorldCheckpoint, held_out_per_task: int) -> None
         raise InputError(f"{checkpoint.folder}: trained with held_out_per_task {trained}, not {held_out_per_task}")
 
 
-def _check_horizon(dataset: LeRobotDataset, horizon: int, kinds: dict[str, list[int]]) -> None:
+def _check_horizon(dataset: StoredDataset, horizon: int, kinds: dict[str, list[int]]) -> None:
     """Refuse episodes that are all too short to have a frame `horizon` frames ahead: nothing to compare at that k."""
     bounds = episode_bounds(dataset)
     for kind, episodes in kinds.items():
@@ -158,7 +158,7 @@ def _check_horizon(dataset: LeRobotDataset, horizon: int, kinds: dict[str, list[
             )
 
 
-def _check_dataset(checkpoints: Sequence[WorldCheckpoint], latents: LatentTable, dataset: LeRobotDataset) -> None:
+def _check_dataset(checkpoints: Sequence[WorldCheckpoint], latents: LatentTable, dataset: StoredDataset) -> None:
     fingerprint = dataset_fingerprint(dataset)
     for spec in latents.specs:
         spec.require({"dataset_fingerprint": fingerprint}, f"latents of {spec.image_key}")
@@ -186,7 +186,7 @@ def _load_prophet(checkpoint: WorldCheckpoint, latents: LatentTable) -> Prophet:
     return policy.prophet.eval()
 
 
-def _frames(latents: LatentTable, dataset: LeRobotDataset, episodes: Sequence[int], horizon: int) -> _Frames:
+def _frames(latents: LatentTable, dataset: StoredDataset, episodes: Sequence[int], horizon: int) -> _Frames:
     bounds = episode_bounds(dataset)
     rows = torch.cat([torch.arange(*bounds[episode]) for episode in episodes])
     episode = torch.cat([torch.full((bounds[e][1] - bounds[e][0],), e) for e in episodes])

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from lerobot.configs import PreTrainedConfig
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import make_pre_post_processors
 
 from lerobot_policy_world_modality.modeling_smolvla_world import SmolVLAWorldPolicy
 from world_modality.artifacts.files import file_sha256
 from world_modality.data.dataset import dataset_fingerprint, episode_bounds, load_dataset, split_episodes
+from world_modality.data.stored import StoredDataset
 from world_modality.errors import InputError
 from world_modality.examination.attention import AttentionSpec, ChunkAttention, join_specs, write_attention
 from world_modality.latents.encoder import check_device
@@ -95,7 +95,7 @@ def _attention_spec(checkpoint: Path, record: dict, actions: int) -> AttentionSp
     )
 
 
-def spread_frames(dataset: LeRobotDataset, episodes: Sequence[int], count: int) -> list[int]:
+def spread_frames(dataset: StoredDataset, episodes: Sequence[int], count: int) -> list[int]:
     """`count` global indices spread evenly over the frames of some episodes; all of them if there are fewer."""
     bounds = episode_bounds(dataset)
     rows = np.concatenate([np.arange(*bounds[episode]) for episode in episodes])
@@ -128,7 +128,7 @@ def training_attention(
     return ChunkAttention(weights, norm, heard[0].gate)
 
 
-def _open_latents(paths: Sequence[Path], dataset: LeRobotDataset, keys: list[str]) -> LatentTable:
+def _open_latents(paths: Sequence[Path], dataset: StoredDataset, keys: list[str]) -> LatentTable:
     same = {"dataset_fingerprint": dataset_fingerprint(dataset)}
     tables = {table.specs[0].image_key: table for table in (LatentTable.open(path, same) for path in paths)}
     if sorted(tables) != sorted(keys) or len(paths) != len(keys):
@@ -137,10 +137,10 @@ def _open_latents(paths: Sequence[Path], dataset: LeRobotDataset, keys: list[str
     return join_tables([tables[key] for key in keys])
 
 
-def _places(dataset: LeRobotDataset, rows: list[int]) -> dict[str, np.ndarray]:
+def _places(dataset: StoredDataset, rows: list[int]) -> dict[str, np.ndarray]:
     """The place of each frame, in the form that `ChunkAttention.rows` takes."""
     names = ["task_index", "episode_index", "frame_index"]
-    columns = dataset.hf_dataset.select_columns(names).with_format("numpy")[:]
+    columns = dataset.columns(names)
     task, episode, step = (columns[name][rows] for name in names)
     lengths = np.array([end - start for start, end in episode_bounds(dataset)])
     return {"task": task, "episode": episode, "episode_steps": lengths[episode], "step": step}

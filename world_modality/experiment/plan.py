@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
 
@@ -29,9 +28,6 @@ from world_modality.experiment.specs import PlanSpec, Stage
 
 SLOTS = 100
 NODES = 2000
-# PuLP's name of each solver, with its option that limits the nodes. The CBC that comes with PuLP is first, so that no
-# other installed solver changes a plan. Then come HiGHS, which prints a banner to standard output, and any other CBC.
-SOLVERS = {"PULP_CBC_CMD": "maxNodes", "HiGHS": "mip_max_nodes", "COIN_CMD": "maxNodes"}
 
 
 class PlannedStage(Document):
@@ -191,7 +187,7 @@ def choose(spec: PlanSpec, wanted: tuple[str, ...]) -> tuple[str, ...]:
     for option in wanted:
         problem.setObjective(run[option] + 0)
         if _solve(problem) != pulp.LpStatusOptimal:
-            raise InputError(f"no plan: PuLP's solver does not say whether {option} fits the budget")
+            raise InputError(f"no plan: HiGHS does not say whether {option} fits the budget")
         fits = round(run[option].value())
         problem += run[option] == fits
         chosen += [option] * fits
@@ -307,25 +303,29 @@ def _start_before(
     return None, status == pulp.LpStatusInfeasible
 
 
-def _solve(problem: pulp.LpProblem, nodes: int | None = None) -> int:
-    """Solve exactly with a solver that PuLP finds, limited by nodes and never by a clock; returns PuLP's status."""
-    name = _available()
-    limits = {SOLVERS[name]: nodes} if nodes else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # PuLP 4 will move CBC elsewhere
-        solver = pulp.getSolver(name, msg=False, threads=1, gapRel=0, **limits)
+def check_solver() -> None:
+    """Check that HiGHS can be loaded.
+
+    It is a library in this process. The CBC that comes with PuLP is a program, which may be missing, be for another
+    machine or be killed, and PuLP does not say which.
+
+    Raises:
+        InputError: it cannot.
+    """
     try:
-        return problem.solve(solver)
-    except pulp.PulpError as error:  # its program is for another machine, say
-        raise InputError(f"PuLP's solver {name} fails here ({' '.join(str(error).split())}); install highspy") from None
+        import highspy  # noqa: F401  PuLP does not say why it cannot load it
+    except Exception as error:  # it may be for another machine
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"HiGHS, which makes the plan, cannot be loaded ({reason}); `make setup` installs highspy"
+        ) from None
+
+
+def _solve(problem: pulp.LpProblem, nodes: int | None = None) -> int:
+    """Solve exactly with HiGHS, limited by nodes and never by a clock; returns PuLP's status."""
+    check_solver()
+    limits = {"mip_max_nodes": nodes} if nodes else {}
+    try:
+        return problem.solve(pulp.HiGHS(msg=False, threads=1, gapRel=0, **limits))
     except KeyError:  # PuLP does not know the status that HiGHS returns at its node limit
         return pulp.LpStatusNotSolved
-
-
-@functools.cache
-def _available() -> str:
-    found = pulp.listSolvers(onlyAvailable=True)
-    for name in SOLVERS:
-        if name in found:
-            return name
-    raise InputError(f"PuLP finds no solver; install highspy (HiGHS) or cbc; it has: {', '.join(found) or 'none'}")

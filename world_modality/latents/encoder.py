@@ -25,7 +25,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
@@ -34,6 +33,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from world_modality.artifacts.provenance import package_versions
 from world_modality.data.dataset import CameraFrames, dataset_fingerprint
+from world_modality.data.stored import StoredDataset
 from world_modality.errors import InputError
 from world_modality.latents.table import LatentSpec, past_rows, write_latents
 from world_modality.progress import Progress
@@ -221,7 +221,7 @@ def _windows(episodes: Iterable[Tensor], window: int, lengths: list[int]) -> Ite
 
 
 def encode_dataset(
-    dataset: LeRobotDataset,
+    dataset: StoredDataset,
     image_key: str,
     encoder: VideoEncoder,
     window: int,

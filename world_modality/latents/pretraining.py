@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import VJEPA2Model
@@ -33,6 +32,7 @@ from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder, VJEPA2Pred
 
 from world_modality.artifacts.files import atomic_path, write_json
 from world_modality.data.dataset import CameraFrames, dataset_fingerprint, episode_bounds, split_episodes
+from world_modality.data.stored import StoredDataset
 from world_modality.errors import InputError
 from world_modality.latents.encoder import VideoEncoder
 from world_modality.latents.table import past_rows
@@ -66,7 +66,7 @@ class Pretraining:
 
 
 def pretrain(
-    encoder: str | Path, dataset: LeRobotDataset, image_keys: Sequence[str], spec: Pretraining, output: str | Path
+    encoder: str | Path, dataset: StoredDataset, image_keys: Sequence[str], spec: Pretraining, output: str | Path
 ) -> dict:
     """Write a pretrained encoder to the folder `output`, in the format of `encoder`, with `pretraining.json` in it.
 
@@ -119,7 +119,7 @@ class TrainingWindows:
     """Windows of frames that may end at any frame of the given episodes; no other episode is decoded."""
 
     def __init__(
-        self, dataset: LeRobotDataset, image_keys: Sequence[str], episodes: Sequence[int], window: int, image_size: int
+        self, dataset: StoredDataset, image_keys: Sequence[str], episodes: Sequence[int], window: int, image_size: int
     ):
         all_bounds = episode_bounds(dataset)
         bounds = [all_bounds[episode] for episode in episodes]

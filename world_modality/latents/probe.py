@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch.nn import functional
 
 from world_modality.artifacts.files import read_json
 from world_modality.data.dataset import CameraFrames, dataset_fingerprint, episode_bounds, split_episodes
 from world_modality.data.positions import ObjectPositions
+from world_modality.data.stored import StoredDataset
 from world_modality.errors import InputError
 from world_modality.latents.encoder import VideoEncoder, encode_episodes
 from world_modality.latents.pretraining import REPORT
@@ -55,7 +55,7 @@ class Split:
 
 
 def probe_encoders(
-    dataset: LeRobotDataset,
+    dataset: StoredDataset,
     cameras: Mapping[str, str],
     encoders: Mapping[str, str | Path],
     window: int,
@@ -115,7 +115,7 @@ def probe_encoders(
     }
 
 
-def split_frames(dataset: LeRobotDataset, held_out_per_task: int) -> Split:
+def split_frames(dataset: StoredDataset, held_out_per_task: int) -> Split:
     """Split a dataset's frames by episode.
 
     Raises:
@@ -124,7 +124,7 @@ def split_frames(dataset: LeRobotDataset, held_out_per_task: int) -> Split:
     if held_out_per_task < 1:
         raise InputError(f"{held_out_per_task} held-out episodes: there is nothing to judge the probe on")
     training, held_out = split_episodes(dataset, held_out_per_task)
-    columns = dataset.hf_dataset.select_columns(["episode_index", "task_index"]).with_format("numpy")[:]
+    columns = dataset.columns(["episode_index", "task_index"])
     episode, task = columns["episode_index"], columns["task_index"]
     bounds = episode_bounds(dataset)
     first_rows = [bounds[e][0] for e in training]
@@ -134,7 +134,7 @@ def split_frames(dataset: LeRobotDataset, held_out_per_task: int) -> Split:
     return Split(np.isin(episode, training), np.isin(episode, held_out), episode, task)
 
 
-def check_unseen(folder: str | Path, dataset: LeRobotDataset, held_out: list[int]) -> None:
+def check_unseen(folder: str | Path, dataset: StoredDataset, held_out: list[int]) -> None:
     """Refuse an encoder that was pretrained on one of the held-out episodes of this dataset."""
     report = Path(folder) / REPORT
     if not report.is_file():
@@ -158,11 +158,11 @@ def camera_features(
     return {name: values.double().numpy() for name, values in features.items()}
 
 
-def targets(dataset: LeRobotDataset, objects: ObjectPositions | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def targets(dataset: StoredDataset, objects: ObjectPositions | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By its name, the position (N, 3) [m] in every frame, and the frames (N,) bool in which it is probed."""
-    states = dataset.hf_dataset.select_columns(["observation.state"]).with_format("numpy")[:]["observation.state"]
+    states = dataset.columns(["observation.state"])["observation.state"]
     everywhere = np.ones(len(dataset), bool)
-    found = {"gripper": (np.stack(states)[:, :3].astype(np.float64), everywhere)}
+    found = {"gripper": (states[:, :3].astype(np.float64), everywhere)}
     if objects is None:
         return found
     known = np.zeros(len(dataset), bool)
@@ -176,7 +176,7 @@ def targets(dataset: LeRobotDataset, objects: ObjectPositions | None) -> dict[st
     return found | {"resting_bowl": (bowl, resting)}
 
 
-def _episode_starts(dataset: LeRobotDataset) -> np.ndarray:
+def _episode_starts(dataset: StoredDataset) -> np.ndarray:
     """The first row of each row's episode, (N,)."""
     return np.concatenate([np.full(end - start, start) for start, end in episode_bounds(dataset)])
 

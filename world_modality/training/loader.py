@@ -1,8 +1,9 @@
 """Training batches: LeRobot's samples in LeRobot's order, without decoding anything that a sample does not need.
 
 Non-obvious behaviours of LeRobot's loading:
-* One of its samples takes 13 ms, while a step of a small model takes 2 ms (`data/dataset.py` says why). Here the
-  columns without images are kept in memory as tensors, and so are the images if they fit (`training.cache_frames`).
+* One of its samples takes 13 ms, while a step of a small model takes 2 ms: to read the actions of some rows, it decodes
+  every image of these rows. Here the columns without images are kept in memory as tensors, and so are the images if
+  they fit (`training.cache_frames`).
 * Actions past the end of an episode repeat the last one and are marked in `action_is_pad`, as in LeRobot.
 * `index` is the frame's global index; the world modality uses it to look up its latents.
 * When a signal kills a worker, an error is raised in the training process, whatever it is doing at that moment. But the
@@ -18,12 +19,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.sampler import EpisodeAwareSampler, compute_sampler_state
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from world_modality.data.dataset import CameraFrames, episode_bounds, instructions
+from world_modality.data.stored import StoredDataset
 from world_modality.program import SAVE_WITHIN, STOP_SIGNALS
 from world_modality.progress import Progress
 
@@ -35,15 +36,14 @@ class FrameBatches(Dataset):
     each image key (B, 3, H, W) float32 in [0, 1], `index` (B,) int64 and `task`, a list of B instructions.
     """
 
-    def __init__(self, dataset: LeRobotDataset, chunk_size: int, cache_frames: bool):
+    def __init__(self, dataset: StoredDataset, chunk_size: int, cache_frames: bool):
         self.chunk_size = chunk_size
-        columns = dataset.hf_dataset.select_columns(["task_index", "observation.state", "action"])
-        table = columns.with_format("numpy")[:]
-        self.state = torch.from_numpy(np.stack(table["observation.state"]).astype(np.float32))
-        self.action = torch.from_numpy(np.stack(table["action"]).astype(np.float32))
+        columns = dataset.columns(["task_index", "observation.state", "action"])
+        self.state = torch.from_numpy(columns["observation.state"].astype(np.float32))
+        self.action = torch.from_numpy(columns["action"].astype(np.float32))
         self.last_row = _last_rows(episode_bounds(dataset))
         by_index = instructions(dataset)
-        self.tasks = [by_index[int(i)] for i in table["task_index"]]
+        self.tasks = [by_index[int(i)] for i in columns["task_index"]]
         cameras = {key: CameraFrames(dataset, key) for key in dataset.meta.camera_keys}
         self.images = {key: _Cached(c, key, len(self)) if cache_frames else _Decoded(c) for key, c in cameras.items()}
 

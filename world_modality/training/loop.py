@@ -140,6 +140,8 @@ def train(
         insert_blank_images(preprocessor)
     if latents is not None:
         policy.attach_latents(latents)
+    if not running.cache_frames:
+        dataset.copy_for_random_order()
     frames = FrameBatches(dataset, config.chunk_size, running.cache_frames)
 
     made_from = _made_from(spec, inputs, fingerprint, seed) | {"instructions": demonstrated(dataset)}

@@ -70,6 +70,23 @@ def feature(key, **changes):
     return lambda dataset: edit_json(dataset / "meta/info.json", lambda info: info["features"][key].update(changes))
 
 
+def edit_episodes(change):
+    def spoil(dataset):
+        (path,) = (dataset / "meta/episodes").rglob("*.parquet")
+        change(pd.read_parquet(path)).to_parquet(path)
+
+    return spoil
+
+
+def info(**changes):
+    return lambda dataset: edit_json(dataset / "meta/info.json", lambda content: content.update(changes))
+
+
+def give_two_tasks_one_index(dataset):
+    tasks = pd.read_parquet(dataset / "meta/tasks.parquet")
+    tasks.assign(task_index=0).to_parquet(dataset / "meta/tasks.parquet")
+
+
 def rename(old, new):
     def change(info):
         info["features"] = {new if key == old else key: value for key, value in info["features"].items()}
@@ -109,6 +126,30 @@ REFUSED = {
         statistics(lambda stats: stats["observation.state"].update(mean=[3.0] * 8)),
         r"the mean of observation\.state\[0\] is 3, that of the frames",
     ),
+    "statistics that are words": (
+        statistics(lambda stats: stats["action"].update(std=["a"] * 7)),
+        "the std of action is not of numbers",
+    ),
+    "statistics that are a list": (
+        lambda dataset: (dataset / "meta/stats.json").write_text("[]"),
+        "not a whole LeRobotDataset",
+    ),
+    "more episodes than there are": (info(total_episodes=4), "says 4 episodes, meta/episodes has 3"),
+    "more frames than there are": (info(total_frames=16), "says 16 frames, its data have 15"),
+    "a rate in words": (info(fps="20"), "not a whole LeRobotDataset"),
+    "episodes out of order": (
+        edit_episodes(lambda table: table.iloc[::-1]),
+        "has episode 0 from frame 6 to 15; expected one or more frames from 0 on",
+    ),
+    "an empty episode": (
+        edit_episodes(lambda table: table.assign(dataset_from_index=[0, 0, 6], dataset_to_index=[0, 6, 15])),
+        "has episode 0 from frame 0 to 0",
+    ),
+    "episodes without their place": (
+        edit_episodes(lambda table: table.drop(columns="dataset_from_index")),
+        "not a whole LeRobotDataset .*dataset_from_index",
+    ),
+    "two tasks of one index": (give_two_tasks_one_index, "meta/tasks.parquet gives one task_index to 'pick up"),
     "a state that never varies": (
         rows("observation.state", set_value((slice(None), 7), 0)),
         r"observation\.state\[7\] is 0 in every frame; in a rollout it varies",
@@ -322,16 +363,57 @@ def test_a_frame_that_cannot_be_decoded_is_named(film):
 # ---- what is read ---------------------------------------------------------------------------------------------------
 
 
-def test_a_file_replaced_under_its_old_time_is_read_as_it_is_now(copy):
-    """`datasets` keys its copies by path and time, and both stay the same under rsync or a reproducible archive."""
-    before = load_dataset(copy)
-    (path,) = (copy / "data").rglob("*.parquet")
+def replace_keeping_the_time(path, change):
+    """As rsync and reproducible archives do."""
     times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
-    edit_rows(copy, "action", lambda values: values.__imul__(0.5))
+    change()
     os.utime(path, ns=times)
-    after = load_dataset(copy)
-    now, then = (dataset.hf_dataset[3]["action"].numpy() for dataset in (after, before))
-    assert np.allclose(now, then / 2)
+
+
+def test_data_replaced_under_their_old_time_are_read_as_they_are_now(copy):
+    """`datasets` keys its copies by path and time."""
+    before = load_dataset(copy).columns(["action"])["action"]
+    (path,) = (copy / "data").rglob("*.parquet")
+    replace_keeping_the_time(path, lambda: edit_rows(copy, "action", lambda values: values.__imul__(0.5)))
+    assert np.array_equal(load_dataset(copy).columns(["action"])["action"], before / 2)
+
+
+def test_episodes_replaced_under_their_old_time_are_read_as_they_are_now(copy):
+    load_dataset(copy)
+    (path,) = (copy / "meta/episodes").rglob("*.parquet")
+    spoilt = pd.read_parquet(path).assign(dataset_from_index=[0, 1, 7])
+    replace_keeping_the_time(path, lambda: spoilt.to_parquet(path))
+    with pytest.raises(InputError, match="has episode 2 from frame 7 to 15"):
+        load_dataset(copy)
+
+
+def images(dataset):
+    return [[list(dataset.images(key, [row])) for key in dataset.meta.camera_keys] for row in (14, 0, 7, 3)]
+
+
+def test_opening_and_reading_leave_nothing_on_the_disk_but_the_copy_for_random_order(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "arrow")
+    dataset = load_dataset(copy)
+    stored = images(dataset)
+    assert not (tmp_path / "arrow").exists()
+    dataset.copy_for_random_order()
+    assert images(dataset) == stored
+    assert len(list((tmp_path / "arrow").glob("*.arrow"))) == 1
+    again = load_dataset(copy)
+    monkeypatch.setattr("pyarrow.ipc.new_file", lambda *_: pytest.fail("made again"))
+    again.copy_for_random_order()
+    assert images(again) == stored
+
+
+def test_the_copy_for_random_order_is_of_the_data_as_they_are_now(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "arrow")
+    load_dataset(copy).copy_for_random_order()
+    (path,) = (copy / "data").rglob("*.parquet")
+    replace_keeping_the_time(path, lambda: truncate_image(copy, 7))
+    dataset = load_dataset(copy)
+    dataset.copy_for_random_order()
+    ((image,),) = [list(dataset.images(FRONT, [7]))]
+    assert len(image) == 100
 
 
 def test_a_truncated_image_is_named(copy):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from tests.unit.conftest import INSTRUCTIONS
 from world_modality.artifacts.files import tree_sha256
@@ -111,7 +112,7 @@ def test_an_initial_state_of_the_benchmark_is_never_recorded(fake, monkeypatch, 
 
 def test_a_frame_pairs_an_action_with_what_was_seen_before_it(fake, tmp_path):
     record_task(0, SPEC, tmp_path / "task_0")
-    frame = load_dataset(tmp_path / "task_0")[STEPS + 2]  # third frame of the second episode
+    frame = LeRobotDataset("task_0", tmp_path / "task_0")[STEPS + 2]  # third frame of the second episode
     assert frame["frame_index"] == 2
     np.testing.assert_array_equal(frame["observation.state"], np.full(8, 2))
     np.testing.assert_allclose(frame["action"], np.linspace(-1, 1, 7), atol=1e-7)
@@ -134,8 +135,9 @@ def test_tasks_are_joined_in_the_order_given_and_the_same_to_the_byte(fake, tmp_
     for name in ("once", "again"):
         aggregate_tasks([tmp_path / "task_1", tmp_path / "task_0"], tmp_path / name / "dataset")
     dataset = load_dataset(tmp_path / "once" / "dataset")
+    stock = LeRobotDataset("dataset", tmp_path / "once" / "dataset")
     assert dataset.num_episodes == 4
-    assert [dataset[row]["task"] for row in (0, 4 * STEPS - 1)] == [INSTRUCTIONS[1], INSTRUCTIONS[0]]
+    assert [stock[row]["task"] for row in (0, 4 * STEPS - 1)] == [INSTRUCTIONS[1], INSTRUCTIONS[0]]
     assert sorted(instructions(dataset).values()) == sorted(INSTRUCTIONS[:2])
     assert [task["task_id"] for task in recording(dataset.root)] == [1, 0]
     assert tree_sha256(tmp_path / "once") == tree_sha256(tmp_path / "again")

@@ -3,9 +3,10 @@
 import copy
 import itertools
 import random
+import subprocess
+import sys
 from fractions import Fraction
 
-import pulp
 import pytest
 from pydantic import ValidationError
 
@@ -13,7 +14,7 @@ from world_modality.errors import InputError
 from world_modality.experiment import plan as planning
 from world_modality.experiment.branches import wanted_options
 from world_modality.experiment.config import default_config, load_experiment
-from world_modality.experiment.plan import Plan, choose, make_plan, schedule, stages_of
+from world_modality.experiment.plan import Plan, check_solver, choose, make_plan, schedule, stages_of
 from world_modality.experiment.sections import ConfigError, Figures
 from world_modality.experiment.specs import PlanSpec, Stage
 from world_modality.report.figures import plot_plan, save
@@ -371,25 +372,28 @@ def test_the_same_study_gives_the_same_plan():
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 
-def test_a_solver_that_crashes_is_reported_in_one_line(monkeypatch):
-    """PuLP comes with CBC as a program, and calls it available wherever the file exists."""
+@pytest.mark.parametrize("error", [ImportError("no module named\nhighspy"), OSError("wrong ELF class")])
+def test_a_solver_that_cannot_be_loaded_is_reported_in_one_line(monkeypatch, error):
+    class Foreign:
+        def find_spec(self, name, *_):
+            if name == "highspy":
+                raise error
 
-    def crash(*_, **__):
-        raise pulp.PulpSolverError("Pulp: Error while trying to execute,\nuse msg=True for more details")
-
-    choose.cache_clear()
-    monkeypatch.setattr(pulp.LpProblem, "solve", crash)
-    with pytest.raises(InputError, match=r"PuLP's solver \w+ fails here \(Pulp: Error .*\); install highspy$"):
-        planned(gpu_hours=7.5)
-    choose.cache_clear()
+    monkeypatch.delitem(sys.modules, "highspy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Foreign(), *sys.meta_path])
+    with pytest.raises(InputError, match=r"^HiGHS, which makes the plan, cannot be loaded \((no|wrong).*\); `make"):
+        check_solver()
 
 
-def test_without_a_solver_it_is_said_which_would_do(monkeypatch):
-    planning._available.cache_clear()
-    monkeypatch.setattr(planning.pulp, "listSolvers", lambda onlyAvailable: [])
-    with pytest.raises(InputError, match=r"PuLP finds no solver; install highspy \(HiGHS\) or cbc"):
-        planned(gpu_hours=7.5)
-    planning._available.cache_clear()
+def test_planning_prints_nothing():
+    """`snakemake --dag` writes its graph to standard output, and HiGHS 1.16.0 prints a banner there."""
+    program = (
+        "import pulp; from world_modality.experiment import plan;"
+        "problem = pulp.LpProblem('two', pulp.LpMaximize); x = problem.add_variable('x', cat='Binary');"
+        "problem.setObjective(x + 0); assert plan._solve(problem) == pulp.LpStatusOptimal"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -16,7 +17,8 @@ from transformers import AutoVideoProcessor, LlamaConfig, VJEPA2Config, VJEPA2Mo
 
 from tests.unit.conftest import INSTRUCTIONS, VECTOR_FEATURES, draw_vectors
 from world_modality.artifacts.records import content_sha256
-from world_modality.data.dataset import CameraFrames, check_image_key, dataset_fingerprint
+from world_modality.data.dataset import CameraFrames, check_image_key, dataset_fingerprint, load_dataset
+from world_modality.data.stored import StoredDataset
 from world_modality.errors import InputError
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.latents.backbones import build_small_encoder
@@ -48,7 +50,7 @@ def moving_images(episode: int) -> np.ndarray:
     return np.stack([np.roll(image, 2 * t, axis=1) for t in range(LENGTHS[episode])])
 
 
-def create_dataset(root: Path, use_videos: bool) -> LeRobotDataset:
+def create_dataset(root: Path, use_videos: bool) -> StoredDataset:
     feature = {"dtype": "video" if use_videos else "image", "shape": (64, 64, 3), "names": ["height", "width", "c"]}
     features = {KEY: feature, "observation.images.image2": feature} | VECTOR_FEATURES
     dataset = LeRobotDataset.create("moving", fps=10, features=features, root=root, use_videos=use_videos)
@@ -59,7 +61,7 @@ def create_dataset(root: Path, use_videos: bool) -> LeRobotDataset:
             dataset.add_frame(frame | {"task": INSTRUCTIONS[episode % 2]})
         dataset.save_episode()
     dataset.finalize()
-    return LeRobotDataset("moving", root=root)
+    return load_dataset(root)
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +267,10 @@ def test_each_frame_of_one_camera_is_decoded_once(dataset, monkeypatch):
 def test_a_video_dataset_gives_the_frames_of_its_episodes(tmp_path):
     dataset = create_dataset(tmp_path / "moving", use_videos=True)
     frames = list(CameraFrames(dataset, KEY).episodes())
+    stock = LeRobotDataset("moving", root=dataset.root)
     assert [len(f) for f in frames] == list(LENGTHS)
     for index, frame in enumerate(torch.cat(frames)):  # the same decoder as LeRobot's, on the same frames
-        assert torch.equal(frame.float() / 255, dataset[index][KEY])
+        assert torch.equal(frame.float() / 255, stock[index][KEY])
 
 
 def test_an_unknown_camera_is_refused_with_the_valid_ones(dataset):
@@ -275,10 +278,12 @@ def test_an_unknown_camera_is_refused_with_the_valid_ones(dataset):
         check_image_key(dataset, "observation.images.wrist")
 
 
-def test_part_of_a_dataset_is_refused(dataset):
-    part = LeRobotDataset("moving", root=dataset.root, episodes=[1, 2])
-    with pytest.raises(ValueError, match="load the whole dataset"):
-        CameraFrames(part, KEY)
+def test_part_of_a_dataset_is_refused(dataset, tmp_path):
+    part = shutil.copytree(dataset.root, tmp_path / "part")
+    (path,) = (part / "data").rglob("*.parquet")
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(ValueError, match="says 18 frames, its data have 17"):
+        load_dataset(part)
 
 
 def test_a_dataset_without_episodes_is_an_error_and_not_one_episode(dataset, monkeypatch):
