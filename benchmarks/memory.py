@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from world_modality.experiment.config import Experiment, default_config, load_experiment
+from world_modality.experiment.suites import suite_instructions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE, EPISODE = 64, 50  # side of the images [px], frames in an episode
@@ -34,24 +35,25 @@ def experiment(updates: int = 2) -> Experiment:
     return load_experiment(config)
 
 
-def write_noise(folder: Path, frames: int) -> None:
-    """Demonstrations of noise, with the features of recorded ones."""
+def write_noise(folder: Path, frames: int, size: int = SIZE, episode: int = EPISODE) -> None:
+    """Demonstrations of noise, with the features of recorded ones; `episode` is how many frames an episode has."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     from world_modality.data.demonstrations import features
 
-    spec, draw = experiment().record_spec(), np.random.default_rng(0)
-    kinds = features(spec)
+    kinds, draw = features(experiment().record_spec()), np.random.default_rng(0)
+    for kind in kinds.values():
+        kind |= {"shape": (size, size, 3)} if kind["dtype"] == "image" else {}
     dataset = LeRobotDataset.create("local/noise", 20, kinds, folder, use_videos=False)
     for number in range(frames):
         frame = {
-            key: draw.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+            key: draw.integers(0, 256, kind["shape"], dtype=np.uint8)
             if kind["dtype"] == "image"
             else draw.uniform(-1, 1, kind["shape"]).astype(np.float32)
             for key, kind in kinds.items()
         }
-        dataset.add_frame(frame | {"task": "pick up the bowl"})
-        if number % EPISODE == EPISODE - 1:
+        dataset.add_frame(frame | {"task": suite_instructions("libero_spatial")[0]})
+        if number % episode == episode - 1:
             dataset.save_episode()
     dataset.finalize()
 
