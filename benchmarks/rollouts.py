@@ -164,13 +164,14 @@ def vla_eval(work: Work, output: Path) -> Callable[[], Outcomes]:
     from world_modality.simulation.libero import libero_task
 
     protocol, libero = work.spec().protocol, benchmark.LIBEROBenchmark
-    suite, actions = protocol.simulation.suite, protocol.n_action_steps
+    suite, settle, actions = protocol.simulation.suite, protocol.simulation.settle_steps, protocol.n_action_steps
     entry = {
         "benchmark": f"{benchmark.__name__}:LIBEROBenchmark",
         "episodes_per_task": work.states,
         "max_steps": work.horizon,
         "tasks": [libero_task(suite, work.task).language],
-        "params": {"suite": suite, "seed": 0, "num_steps_wait": protocol.simulation.settle_steps},
+        # The state as LIBERO's data and LeRobot have it: its rotation is not turned into the shorter one.
+        "params": {"suite": suite, "seed": 0, "num_steps_wait": settle, "quat_no_antipodal": True},
     }
     reset = libero.reset
 
@@ -199,6 +200,8 @@ def vla_eval(work: Work, output: Path) -> Callable[[], Outcomes]:
                     server, {"benchmarks": [entry], "output_dir": str(output)}, docker=False, no_save=True
                 )
         episodes = [episode for task in results[0]["tasks"] for episode in task["episodes"]]
+        if failed := [episode["failure_detail"] for episode in episodes if "failure_detail" in episode]:
+            raise SystemExit(f"an episode crashed: {failed[0]}")
         return [(bool(episode["metrics"]["success"]), episode["steps"]) for episode in episodes]
 
     return run
