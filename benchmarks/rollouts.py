@@ -161,7 +161,7 @@ def vla_eval(work: Work, output: Path) -> Callable[[], Outcomes]:
     from vla_eval.benchmarks.libero import benchmark
     from vla_eval.model_servers.lerobot import LeRobotModelServer
 
-    from world_modality.simulation.libero import libero_task
+    from world_modality.simulation.benchmark import libero_task
 
     protocol, libero = work.spec().protocol, benchmark.LIBEROBenchmark
     suite, settle, actions = protocol.simulation.suite, protocol.simulation.settle_steps, protocol.n_action_steps
@@ -208,16 +208,18 @@ def vla_eval(work: Work, output: Path) -> Callable[[], Outcomes]:
 
 
 def ours(work: Work, output: Path, render: str = "stock", simulators: int = 1) -> Callable[[], Outcomes]:
-    from world_modality.evaluation.blocks import evaluate_block
-    from world_modality.simulation.libero import benchmark_init_states
+    from world_modality.evaluation.blocks import BlockFiles, evaluate_block
+    from world_modality.simulation.benchmark import benchmark_init_states
 
     spec = work.spec(render)
+    protocol = spec.protocol.model_copy(update={"batch_size": simulators})
+    spec = spec.model_copy(update={"protocol": protocol})
     states = dict(enumerate(benchmark_init_states(spec.protocol.simulation.suite, work.task)))
-    written = (output.with_suffix(".jsonl"), output.with_suffix(".parquet"))
+    files = BlockFiles(*(output.with_suffix(f".{kind}") for kind in ("episodes", "actions", "attention")))
 
     def run() -> Outcomes:
-        evaluate_block(Path(work.checkpoint), spec, work.task, 0, range(work.states), states, *written, simulators)
-        rows = map(json.loads, written[0].read_text().splitlines())
+        evaluate_block(Path(work.checkpoint), spec, work.task, 0, range(work.states), states, files, simulators)
+        rows = map(json.loads, files.episodes.read_text().splitlines())
         return [(row["success"], row["steps"]) for row in rows]
 
     return run

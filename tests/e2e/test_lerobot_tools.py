@@ -13,6 +13,8 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from safetensors.torch import load_file
 
+from world_modality.data.dataset import load_dataset
+from world_modality.data.stored import StoredDataset
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.latents.backbones import build_small_encoder, build_small_vlm
 from world_modality.latents.encoder import VideoEncoder, encode_dataset
@@ -34,7 +36,7 @@ def _run(tool: str, *arguments: str) -> str:
     return run.stdout + run.stderr
 
 
-def _record_noise(root: Path) -> LeRobotDataset:
+def _record_noise(root: Path) -> StoredDataset:
     """A dataset of two episodes of noise, in the shapes of LIBERO."""
     image = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channel"]}
     features = dict.fromkeys((FRONT, WRIST), image) | {
@@ -51,7 +53,7 @@ def _record_noise(root: Path) -> LeRobotDataset:
             dataset.add_frame(images | {"observation.state": state, "action": action, "task": "pick up the black bowl"})
         dataset.save_episode()
     dataset.finalize()
-    return LeRobotDataset("noise", root=root)
+    return load_dataset(root)
 
 
 @pytest.fixture(scope="module")
