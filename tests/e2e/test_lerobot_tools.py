@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from world_modality.data.dataset import load_dataset
 from world_modality.data.stored import StoredDataset
 from world_modality.experiment.config import default_config, load_experiment
+from world_modality.experiment.suites import suite_instructions
 from world_modality.latents.backbones import build_small_encoder, build_small_vlm
 from world_modality.latents.encoder import VideoEncoder, encode_dataset
 
 FRONT, WRIST = "observation.images.image", "observation.images.image2"
 SIZE = 64
+INSTRUCTION = suite_instructions("libero_spatial")[0]
 
 
 def _run(tool: str, *arguments: str) -> str:
@@ -50,7 +52,7 @@ def _record_noise(root: Path) -> StoredDataset:
             images = {key: random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for key in (FRONT, WRIST)}
             state = random.normal(size=8).astype(np.float32)
             action = random.uniform(-1, 1, 7).astype(np.float32)
-            dataset.add_frame(images | {"observation.state": state, "action": action, "task": "pick up the black bowl"})
+            dataset.add_frame(images | {"observation.state": state, "action": action, "task": INSTRUCTION})
         dataset.save_episode()
     dataset.finalize()
     return load_dataset(root)

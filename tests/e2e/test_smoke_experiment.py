@@ -95,7 +95,8 @@ def test_episodes_do_not_depend_on_how_they_are_split_into_blocks(smoke):
         command = [sys.executable, REPOSITORY / "scripts/evaluate_policy.py", "--checkpoint", "results/ckpt_E2/seed_0"]
         command += ["--task", "0", "--seed", "0", "--first", str(row["init_state_id"]), "--count", "1"]
         command += ["--init_states", "results/init_states/task_0/block_0.parquet", "--spec", spec]
-        command += ["--output", output, "--attention", output.with_suffix(".parquet")]
+        command += ["--output", output]
+        command += [word for kind in ("actions", "attention") for word in (f"--{kind}", output.with_suffix(f".{kind}"))]
         subprocess.run(command, cwd=smoke, check=True, capture_output=True)
         alone = json.loads(output.read_text())
         assert {k: v for k, v in alone.items() if k != "provenance"} == {

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from world_modality.decision.evaluations import read_evaluation
 from world_modality.decision.looks import Look
 from world_modality.decision.published import read_counts
 from world_modality.errors import InputError
+from world_modality.evaluation.actions import read_actions
 from world_modality.examination.foresight import read_foresight
 from world_modality.experiment.config import load_experiment
 from world_modality.experiment.sections import ConfigError
@@ -48,6 +50,7 @@ def read_config(path: Path) -> None:
 READERS = {
     "eval_E2_0.json": [read_evaluation, *RECORDED],
     "rollouts/E2/seed_0/task_0/block_0.jsonl": [read_json_lines, *RECORDED],
+    "rollouts/E2/seed_0/task_0/block_0_actions.parquet": [partial(read_actions, init_state_id=0), *RECORDED],
     "latents_front.parquet": [LatentTable.open, *RECORDED],
     "attention_rollout_E2.parquet": RECORDED,
     "looks/E2_E0/round_0.json": [Look.read, *RECORDED],
