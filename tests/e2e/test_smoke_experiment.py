@@ -96,7 +96,8 @@ def test_episodes_do_not_depend_on_how_they_are_split_into_blocks(smoke):
         command += ["--task", "0", "--seed", "0", "--first", str(row["init_state_id"]), "--count", "1"]
         command += ["--init_states", "results/init_states/task_0/block_0.parquet", "--spec", spec]
         command += ["--output", output]
-        command += [word for kind in ("actions", "attention") for word in (f"--{kind}", output.with_suffix(f".{kind}"))]
+        tables = {kind: output.with_name(f"{output.stem}_{kind}.parquet") for kind in ("actions", "attention")}
+        command += [word for kind, table in tables.items() for word in (f"--{kind}", table)]
         subprocess.run(command, cwd=smoke, check=True, capture_output=True)
         alone = json.loads(output.read_text())
         assert {k: v for k, v in alone.items() if k != "provenance"} == {
