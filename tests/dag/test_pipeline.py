@@ -257,7 +257,7 @@ def test_only_the_wrist_experiment_is_left_if_the_world_modality_hurts(tmp_path,
         "train_policy": 1,
         "write_manifest": 1,
         "measure_prophet": 1,
-        "evaluate_policy": 4,  # episodes and attention of two tasks
+        "evaluate_policy": 6,  # episodes, actions and attention of two tasks
         "look_at_comparison": 1,
         "collect_evaluation": 4,  # A's and, should A need more of them, E0's
         "audit_fairness": 1,
