@@ -144,7 +144,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         standardization (from a checkpoint) keeps it.
 
         Raises:
-            InputError: the table has another camera, window, encoder or width than the policy; names which.
+            InputError: the table has another camera, window, encoder, precision or width than the policy; names which.
         """
         config = self.config
         keys = [spec.image_key for spec in table.specs]
@@ -154,10 +154,12 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             raise InputError(f"the latents are {table.dim} wide, world_latent_dim is {config.world_latent_dim}")
         config.world_encoder_sha256 = config.world_encoder_sha256 or table.specs[0].encoder_sha256
         config.world_encoder_image_size = config.world_encoder_image_size or table.specs[0].image_size
+        config.world_encoder_precision = config.world_encoder_precision or table.specs[0].precision
         expected = {
             "window": config.world_window,
             "encoder_sha256": config.world_encoder_sha256,
             "image_size": config.world_encoder_image_size,
+            "precision": config.world_encoder_precision,
         }
         for spec in table.specs:
             spec.require(expected, f"latents of {spec.image_key}")
@@ -318,6 +320,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
                 revision=config.world_encoder_revision,
                 device=self.prophet.mean.device,
                 image_size=config.world_encoder_image_size,
+                precision=config.world_encoder_precision,
             )
             if not self.encoder_is_verified:
                 self._check_encoder(encoder)

@@ -143,6 +143,7 @@ rule encode_latents:
             image_size=experiment.encoder.image_size,
             batch_size=experiment.latents.batch_size,
             device=experiment.device,
+            precision=experiment.encoder.precision,
         ),
         source=source_code("scripts/precompute_world_latents.py"),
     message:

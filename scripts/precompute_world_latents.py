@@ -12,7 +12,7 @@ from pathlib import Path
 
 from world_modality.artifacts.provenance import making
 from world_modality.data.dataset import check_image_key, load_dataset
-from world_modality.latents.encoder import VideoEncoder, encode_dataset
+from world_modality.latents.encoder import PRECISIONS, VideoEncoder, encode_dataset
 from world_modality.program import run, whole_number
 
 PUBLISHED_ENCODER = "facebook/vjepa2-vitg-fpc64-256"
@@ -28,6 +28,7 @@ parser.add_argument("--encoder_revision", help="commit or tag of the encoder (hu
 parser.add_argument("--image_size", type=whole_number(1), help="side of the frames it sees [px] (the encoder's own)")
 parser.add_argument("--batch_size", type=whole_number(1), default=64, help="windows encoded at once (64)")
 parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)")
+parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the matrix products (fp32)")
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
         dataset = load_dataset(arguments.dataset, revision=arguments.revision)
         check_image_key(dataset, arguments.image_key)  # before the encoder loads, which takes long
         encoder = VideoEncoder.load(
-            arguments.encoder, arguments.encoder_revision, arguments.device, arguments.image_size
+            arguments.encoder, arguments.encoder_revision, arguments.device, arguments.image_size, arguments.precision
         )
         encode_dataset(
             dataset,

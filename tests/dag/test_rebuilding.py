@@ -92,6 +92,7 @@ KEYS = {
     "encoder.layers": (5, {"encoder"}),
     "encoder.heads": (6, {"encoder"}),
     "encoder.seed": (1, {"encoder"}),
+    "encoder.precision": ("bf16", LATENTS),  # a rollout takes it from the checkpoint, and that from the latents
     "encoder.pretrain_steps": (100, {"encoder_pretrained"} | LATENTS | WORLD_POLICIES | WORLD_ROLLOUTS),
     "latents.batch_size": (4, LATENTS),  # for a swap of 64 and 4 see test_a_swap_of_two_values_is_noticed
     "world.window": (8, LATENTS | WORLD_POLICIES),
