@@ -150,4 +150,4 @@ rule encode_latents:
         "Encode the latents of the camera: {wildcards.table}"
     shell:
         'python "$SCRIPTS"/precompute_world_latents.py --dataset {input.dataset}'
-        " --encoder {input.encoder} {params.flags} --output {output} 2>&1 | tee {log}"
+        " --encoder {input.encoder} {params.flags} --processors {threads} --output {output} 2>&1 | tee {log}"

@@ -30,11 +30,14 @@ parser.add_argument("--batch_size", type=whole_number(1), default=64, help="wind
 parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)")
 parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the matrix products (fp32)")
 
+processors = "processors of the job: those after the first decode frames ahead of the encoder; changes no latent (1)"
+parser.add_argument("--processors", type=whole_number(1), default=1, help=processors)
+
 
 def main() -> None:
     arguments = parser.parse_args()
     inputs = {"dataset": arguments.dataset, "encoder": arguments.encoder}
-    spec = {name: value for name, value in vars(arguments).items() if name not in (*inputs, "output")}
+    spec = {name: value for name, value in vars(arguments).items() if name not in (*inputs, "output", "processors")}
     with making(arguments.output, __file__, inputs, spec, foreign=inputs) as table:
         dataset = load_dataset(arguments.dataset, revision=arguments.revision)
         check_image_key(dataset, arguments.image_key)  # before the encoder loads, which takes long
@@ -49,6 +52,7 @@ def main() -> None:
             arguments.batch_size,
             table,
             dataset_revision=arguments.revision,
+            workers=arguments.processors - 1,
         )
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -38,10 +38,12 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from world_modality.artifacts.provenance import package_versions
 from world_modality.data.dataset import CameraFrames, dataset_fingerprint
+from world_modality.data.decoding import decoded_episodes
 from world_modality.data.stored import StoredDataset
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Precision
 from world_modality.latents.table import LatentSpec, past_rows, write_latents
+from world_modality.latents.transfer import Fetching, stack_to_device
 from world_modality.progress import Progress
 
 PRECISIONS = get_args(Precision)
@@ -218,12 +220,26 @@ def encode_episodes(
     """
     lengths: list[int] = []
     encoded: list[Tensor] = []
-    for batch in itertools.batched(_windows(episodes, window, lengths), batch_size):
-        encoded.extend(encoder.encode(torch.stack(batch)).cpu())
+    for latents in _encode_batches(encoder, itertools.batched(_windows(episodes, window, lengths), batch_size)):
+        encoded.extend(latents)
         while lengths and len(encoded) >= lengths[0]:
             length = lengths.pop(0)
             yield torch.stack(encoded[:length])
             del encoded[:length]
+
+
+def _encode_batches(encoder: VideoEncoder, batches: Iterable[Sequence[Tensor]]) -> Iterator[Tensor]:
+    """Latents (B, D) of each batch of windows (m, 3, H, W), in the host's memory.
+
+    A batch is fetched when the next one has been launched, so that a GPU always has one to work on.
+    """
+    launched: Fetching | None = None
+    for windows in batches:
+        before, launched = launched, Fetching(encoder.encode(stack_to_device(windows, encoder.model.device)))
+        if before:
+            yield before.result()
+    if launched:
+        yield launched.result()
 
 
 def _windows(episodes: Iterable[Tensor], window: int, lengths: list[int]) -> Iterator[Tensor]:
@@ -242,14 +258,17 @@ def encode_dataset(
     batch_size: int,
     output: str | Path,
     dataset_revision: str | None = None,
+    workers: int = 0,
 ) -> None:
     """Write the latent table of one camera of a dataset.
 
     Args:
+        workers: processes that decode frames ahead of the encoder; they change no latent.
         dataset_revision: commit of a dataset from the hub; it is recorded in the table.
 
     Raises:
-        InputError: the dataset has no such camera or is not whole, or `check_window` refuses the window.
+        InputError: the dataset has no such camera or is not whole, a frame cannot be decoded, or `check_window` refuses
+            the window.
     """
     frames = CameraFrames(dataset, image_key)
     encoder.check_window(window)
@@ -265,7 +284,7 @@ def encode_dataset(
     )
     progress, done = Progress(f"encode {image_key.rsplit('.')[-1]}", len(dataset)), 0
     with write_latents(output, spec) as table:
-        for latents in encode_episodes(encoder, frames.episodes(), window, batch_size):
+        for latents in encode_episodes(encoder, decoded_episodes(frames, workers), window, batch_size):
             table.write_episode(latents)
             done += len(latents)
             progress.update(done)

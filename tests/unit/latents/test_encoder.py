@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -257,6 +258,36 @@ def test_the_same_dataset_gives_the_same_bytes(dataset, encoder, tmp_path):
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
+@pytest.mark.parametrize("use_videos", [False, True])
+@pytest.mark.parametrize("image_size", [None, 96])
+def test_workers_that_decode_ahead_change_no_bit(folder, tmp_path, use_videos, image_size):
+    moving, encoder = create_dataset(tmp_path / "moving", use_videos), VideoEncoder.load(folder, image_size=image_size)
+    for workers in (0, 1, 2):
+        encode_dataset(moving, KEY, encoder, 4, 8, tmp_path / f"{workers}.parquet", workers=workers)
+    alone, *others = ((tmp_path / f"{workers}.parquet").read_bytes() for workers in (0, 1, 2))
+    assert others == [alone, alone]
+
+
+@pytest.mark.parametrize("processors", [1, 3])
+def test_a_damaged_image_is_reported_in_the_same_line_by_a_worker(dataset, folder, tmp_path, monkeypatch, processors):
+    """Of the images only those at the ends of episodes are decoded when a dataset is opened; frame 3 is not."""
+    damaged = shutil.copytree(dataset.root, tmp_path / "damaged")
+    (path,) = (damaged / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    images = table[KEY].to_pylist()
+    images[3]["bytes"] = images[3]["bytes"][:100]
+    column = pa.array(images, table.schema.field(KEY).type)
+    table = table.set_column(table.schema.get_field_index(KEY), table.schema.field(KEY), column)
+    pq.write_table(table, path)
+    flags = ["--dataset", damaged, "--encoder", folder, "--output", tmp_path / "latents.parquet", "--image_key", KEY]
+    with pytest.raises(SystemExit) as ended:
+        precompute(monkeypatch, *flags, "--processors", processors)
+    said = str(ended.value)
+    assert said.startswith(f"error: damaged: {KEY}: frames 0 to 4 of episode 1 cannot be decoded (")
+    assert "\n" not in said
+    assert not (tmp_path / "latents.parquet").exists()
+
+
 def precompute(monkeypatch, *arguments: str | Path) -> None:
     script = REPOSITORY / "scripts" / "precompute_world_latents.py"
     monkeypatch.setattr("sys.argv", [str(script), *map(str, arguments)])
@@ -265,7 +296,7 @@ def precompute(monkeypatch, *arguments: str | Path) -> None:
 
 def test_the_program_writes_the_table_the_library_writes(dataset, folder, encoder, tmp_path, monkeypatch):
     paths = ["--dataset", dataset.root, "--encoder", folder, "--output", tmp_path / "program.parquet"]
-    precompute(monkeypatch, *paths, "--image_key", KEY, "--batch_size", 8)
+    precompute(monkeypatch, *paths, "--image_key", KEY, "--batch_size", 8, "--processors", 2)
     encode_dataset(dataset, KEY, encoder, 4, 8, tmp_path / "library.parquet")
     assert content_sha256(tmp_path / "program.parquet") == content_sha256(tmp_path / "library.parquet")
     assert LatentTable.open(tmp_path / "program.parquet").specs == LatentTable.open(tmp_path / "library.parquet").specs
