@@ -73,7 +73,7 @@ def traced(module, start: dict) -> Iterator[Trace]:
         result = update(tracker, policy, batch, *args, **kwargs)
         trace.updates.append(time.perf_counter() - trace.began[-1])
         trace.frames.append(batch["index"].tolist())
-        trace.losses.append(result[0].loss.val)
+        trace.losses.append(float(result[0].loss.val))
         trace.weights = torch.cat([p.detach().flatten() for p in policy.parameters()])
         return result
 

@@ -44,6 +44,7 @@ from lerobot_policy_world_modality.prophet import (
 from world_modality.errors import InputError
 from world_modality.latents.encoder import VideoEncoder
 from world_modality.latents.table import LatentTable, join_tables
+from world_modality.latents.transfer import to_device
 
 from .configuration_smolvla_world import SmolVLAWorldConfig
 
@@ -121,7 +122,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
 
     @contextmanager
     def _attending_to(self, memory: Tensor):
-        self._memory = require_finite(memory)
+        self._memory = require_finite(memory) if self._logs_world else memory
         try:
             yield
         finally:
@@ -177,7 +178,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         future, valid = self._latents.future(index, self.config.world_horizon)
         history = self._latents.history(index, self.config.world_history)
         device = self.prophet.mean.device
-        return history.to(device), future.to(device), valid.to(device)
+        return to_device(history, device), to_device(future, device), to_device(valid, device)
 
     def training_memory(self, batch: dict[str, Tensor]) -> Tensor:
         """What the policy attends to, (B, K, D) in standard units, for the frames of a training batch."""
@@ -216,9 +217,10 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
 
     @contextmanager
     def unlogged(self) -> Iterator[None]:
-        """Keep `forward` from logging the world modality in the block: reading a value off a GPU means waiting for it.
+        """Keep `forward` from reading the world modality's values in the block: on a GPU that means waiting for them.
 
-        LeRobot's training loop averages the log's floats over every update, so `forward` logs them by default.
+        LeRobot's training loop averages the log's floats over every update, so `forward` logs them by default. Nor is
+        the memory checked in the block: if it is not finite, neither is the loss, which the caller has to look at.
         """
         self._logs_world = False
         try:

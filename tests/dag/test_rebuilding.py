@@ -458,6 +458,7 @@ MODULES = {
     "world_modality/examination/training_attention.py": {"measure_attention"},
     "world_modality/report/decision_text.py": {"decide"},
     "world_modality/training/checkpoint.py": {"write_manifest", "audit_fairness"} | POLICY_CODE,
+    "world_modality/training/unread.py": {"train_policy"},
     "world_modality/training/warm_start.py": {"train_policy"},
     "lerobot_policy_world_modality/__init__.py": POLICY_CODE,
     "lerobot_policy_world_modality/configuration_smolvla_world.py": POLICY_CODE,
