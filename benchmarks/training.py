@@ -2,6 +2,7 @@
 
     python -m benchmarks.training --updates 60 --rounds 3
     python -m benchmarks.training --dataset results/dataset --vlm results/vlm
+    python -m benchmarks.training --device cuda --updates 200
 
 Trains the baseline (E0, a plain `smolvla`) with the default configuration, on demonstrations of noise or on those
 given. LeRobot's loop is the function behind `lerobot-train`, given the same policy configuration, dataset, seed and
@@ -13,7 +14,8 @@ AdamW is not fused). LeRobot's loop leaves out the moving average of the weights
 
 Then they take turns, one run each in every round. A step is the time from the begin of an update to the begin of the
 next: loading, preprocessing, update, average. `update alone` is the part of it that our loop would need if every batch
-were in memory and ready: forward, backward, clipping, AdamW, schedule. The first steps of a run are not counted.
+were in memory and ready: forward, backward, clipping, AdamW, schedule. On a GPU, where our loop does not wait for an
+update, it is what the host takes to launch one. The first steps of a run are not counted.
 """
 
 import argparse
@@ -36,6 +38,7 @@ from benchmarks.memory import experiment, write_noise
 from world_modality.data.dataset import load_dataset
 from world_modality.experiment.specs import TrainSpec
 from world_modality.latents.backbones import build_small_vlm
+from world_modality.latents.encoder import check_device
 from world_modality.training import loop
 from world_modality.training.warm_start import plain_config
 
@@ -51,7 +54,7 @@ class Trace:
     began: list[float] = field(default_factory=list)  # of each update [s]
     updates: list[float] = field(default_factory=list)  # duration of each [s]
     frames: list[list[int]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    losses: list[float | torch.Tensor] = field(default_factory=list)  # read after the run: on a GPU reading waits
     weights: torch.Tensor | None = None  # after the last update, all in one vector
 
     def steps(self) -> np.ndarray:
@@ -79,6 +82,7 @@ def traced(module, start: dict) -> Iterator[Trace]:
 
     with mock.patch.object(module, "update_policy", watched):
         yield trace
+    trace.losses = [float(loss) for loss in trace.losses]
 
 
 def ours(spec: TrainSpec, dataset: Path, vlm: Path, start: dict) -> Trace:
@@ -123,12 +127,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=60, help="updates of each run")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--frames", type=int, default=500, help="frames of noise")
     parser.add_argument("--dataset", type=Path, help="demonstrations to train on instead of noise")
     parser.add_argument("--vlm", type=Path, help="SmolVLM of the policy (the default experiment's)")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
-    spec = experiment(args.updates).train_spec("E0")
+    check_device(args.device)
+    spec = experiment(args.updates).train_spec("E0").model_copy(update={"device": args.device})
     with tempfile.TemporaryDirectory() as name:
         dataset, vlm = args.dataset or Path(name) / "noise", args.vlm or Path(name) / "vlm"
         if not args.dataset:

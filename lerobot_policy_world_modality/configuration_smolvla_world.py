@@ -13,12 +13,16 @@ Non-obvious behaviours of LeRobot:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.utils.constants import OBS_IMAGES
 
 from lerobot_policy_world_modality.prophet import MEMORIES
+from world_modality.experiment.sections import Precision
+
+PRECISIONS = get_args(Precision)
 
 
 def seen_image_keys(config: SmolVLAConfig) -> list[str]:
@@ -38,6 +42,8 @@ class SmolVLAWorldConfig(SmolVLAConfig):
         world_encoder_revision: hub commit of the encoder; None for a folder.
         world_encoder_sha256: hash of the encoder's weights; training takes it from the latents.
         world_encoder_image_size: side of the square the frames are resized to [px]; training takes it from the latents.
+        world_encoder_precision: of the encoder's matrix products, fp32 or bf16; training takes it from the latents. A
+            checkpoint that names its encoder's hash but no precision is from before there was a choice: fp32.
         world_window: m, frames in one encoder window [frames].
         world_history: T_ctx, past latents Prophet sees [frames].
         world_horizon: K, future latents Prophet predicts [frames].
@@ -60,6 +66,7 @@ class SmolVLAWorldConfig(SmolVLAConfig):
     world_encoder_revision: str | None = None
     world_encoder_sha256: str | None = None
     world_encoder_image_size: int | None = None
+    world_encoder_precision: str | None = None
     world_window: int = 4
     world_history: int = 4
     world_horizon: int = 8
@@ -78,6 +85,12 @@ class SmolVLAWorldConfig(SmolVLAConfig):
         self._check_sizes()
         if self.world_memory not in MEMORIES:
             raise ValueError(f"world_memory is {self.world_memory!r}; valid: {', '.join(MEMORIES)}")
+        if self.world_encoder_sha256 and self.world_encoder_precision is None:
+            self.world_encoder_precision = "fp32"
+        if self.world_encoder_precision not in (None, *PRECISIONS):
+            raise ValueError(
+                f"world_encoder_precision is {self.world_encoder_precision!r}; valid: {', '.join(PRECISIONS)}"
+            )
         if self.world_loss_weight < 0:
             raise ValueError(f"world_loss_weight is {self.world_loss_weight}, below 0")
         visual = self.normalization_mapping.get("VISUAL", NormalizationMode.IDENTITY)

@@ -44,6 +44,7 @@ from lerobot_policy_world_modality.prophet import (
 from world_modality.errors import InputError
 from world_modality.latents.encoder import VideoEncoder
 from world_modality.latents.table import LatentTable, join_tables
+from world_modality.latents.transfer import to_device
 
 from .configuration_smolvla_world import SmolVLAWorldConfig
 
@@ -121,7 +122,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
 
     @contextmanager
     def _attending_to(self, memory: Tensor):
-        self._memory = require_finite(memory)
+        self._memory = require_finite(memory) if self._logs_world else memory
         try:
             yield
         finally:
@@ -144,7 +145,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         standardization (from a checkpoint) keeps it.
 
         Raises:
-            InputError: the table has another camera, window, encoder or width than the policy; names which.
+            InputError: the table has another camera, window, encoder, precision or width than the policy; names which.
         """
         config = self.config
         keys = [spec.image_key for spec in table.specs]
@@ -154,10 +155,12 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             raise InputError(f"the latents are {table.dim} wide, world_latent_dim is {config.world_latent_dim}")
         config.world_encoder_sha256 = config.world_encoder_sha256 or table.specs[0].encoder_sha256
         config.world_encoder_image_size = config.world_encoder_image_size or table.specs[0].image_size
+        config.world_encoder_precision = config.world_encoder_precision or table.specs[0].precision
         expected = {
             "window": config.world_window,
             "encoder_sha256": config.world_encoder_sha256,
             "image_size": config.world_encoder_image_size,
+            "precision": config.world_encoder_precision,
         }
         for spec in table.specs:
             spec.require(expected, f"latents of {spec.image_key}")
@@ -175,7 +178,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         future, valid = self._latents.future(index, self.config.world_horizon)
         history = self._latents.history(index, self.config.world_history)
         device = self.prophet.mean.device
-        return history.to(device), future.to(device), valid.to(device)
+        return to_device(history, device), to_device(future, device), to_device(valid, device)
 
     def training_memory(self, batch: dict[str, Tensor]) -> Tensor:
         """What the policy attends to, (B, K, D) in standard units, for the frames of a training batch."""
@@ -214,9 +217,10 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
 
     @contextmanager
     def unlogged(self) -> Iterator[None]:
-        """Keep `forward` from logging the world modality in the block: reading a value off a GPU means waiting for it.
+        """Keep `forward` from reading the world modality's values in the block: on a GPU that means waiting for them.
 
-        LeRobot's training loop averages the log's floats over every update, so `forward` logs them by default.
+        LeRobot's training loop averages the log's floats over every update, so `forward` logs them by default. Nor is
+        the memory checked in the block: if it is not finite, neither is the loss, which the caller has to look at.
         """
         self._logs_world = False
         try:
@@ -318,6 +322,7 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
                 revision=config.world_encoder_revision,
                 device=self.prophet.mean.device,
                 image_size=config.world_encoder_image_size,
+                precision=config.world_encoder_precision,
             )
             if not self.encoder_is_verified:
                 self._check_encoder(encoder)

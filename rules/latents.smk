@@ -143,10 +143,11 @@ rule encode_latents:
             image_size=experiment.encoder.image_size,
             batch_size=experiment.latents.batch_size,
             device=experiment.device,
+            precision=experiment.encoder.precision,
         ),
         source=source_code("scripts/precompute_world_latents.py"),
     message:
         "Encode the latents of the camera: {wildcards.table}"
     shell:
         'python "$SCRIPTS"/precompute_world_latents.py --dataset {input.dataset}'
-        " --encoder {input.encoder} {params.flags} --output {output} 2>&1 | tee {log}"
+        " --encoder {input.encoder} {params.flags} --processors {threads} --output {output} 2>&1 | tee {log}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
 
 RESUMED = re.compile(r": goes on after step \d+, up to which it took (\d+) s$", re.MULTILINE)
 
@@ -26,11 +27,13 @@ class Progress:
         self.stage, self.total, self.every = stage, total, every
         self.started_at, self.started_from, self.printed_at = time.monotonic(), done, 0.0
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: int, note: str | Callable[[], str] = "") -> None:
+        """Say how far it is. A note that takes long to make is given as a function, called only for a printed line."""
         now = time.monotonic()
         if done < self.total and now - self.printed_at < self.every:
             return
         self.printed_at = now
+        note = note if isinstance(note, str) else note()
         print(f"{self.stage:<28} {done:>5}/{self.total}  {note:<38} {self._left(done, now)}".rstrip(), file=sys.stderr)
         sys.stderr.flush()
 

@@ -92,6 +92,7 @@ KEYS = {
     "encoder.layers": (5, {"encoder"}),
     "encoder.heads": (6, {"encoder"}),
     "encoder.seed": (1, {"encoder"}),
+    "encoder.precision": ("bf16", LATENTS),  # a rollout takes it from the checkpoint, and that from the latents
     "encoder.pretrain_steps": (100, {"encoder_pretrained"} | LATENTS | WORLD_POLICIES | WORLD_ROLLOUTS),
     "latents.batch_size": (4, LATENTS),  # for a swap of 64 and 4 see test_a_swap_of_two_values_is_noticed
     "world.window": (8, LATENTS | WORLD_POLICIES),
@@ -388,6 +389,7 @@ MODULES = {
     "world_modality/experiment/costs.py": NOTHING,
     "world_modality/data/contract.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/data/dataset.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
+    "world_modality/data/decoding.py": ENCODED | POLICY_CODE,
     "world_modality/data/stored.py": {"place_repository", "replay_demonstrations"} | ENCODED | POLICY_CODE,
     "world_modality/decision/looks.py": JUDGED | PLOTTED,
     "world_modality/decision/methods.py": JUDGED | PLOTTED,
@@ -408,6 +410,7 @@ MODULES = {
     "world_modality/evaluation/init_states.py": DRAWN,
     "world_modality/decision/judgement.py": JUDGED | PLOTTED,
     "world_modality/latents/table.py": ENCODED | POLICY_CODE,
+    "world_modality/latents/transfer.py": ENCODED | POLICY_CODE,
     "world_modality/report/lineage.py": NOTHING,
     "world_modality/training/loop.py": {"train_policy"},
     "world_modality/training/loader.py": {"train_policy", "measure_attention"},
@@ -455,6 +458,7 @@ MODULES = {
     "world_modality/examination/training_attention.py": {"measure_attention"},
     "world_modality/report/decision_text.py": {"decide"},
     "world_modality/training/checkpoint.py": {"write_manifest", "audit_fairness"} | POLICY_CODE,
+    "world_modality/training/unread.py": {"train_policy"},
     "world_modality/training/warm_start.py": {"train_policy"},
     "lerobot_policy_world_modality/__init__.py": POLICY_CODE,
     "lerobot_policy_world_modality/configuration_smolvla_world.py": POLICY_CODE,

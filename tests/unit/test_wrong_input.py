@@ -372,6 +372,7 @@ ENCODE_CASES = {
     "a size the patches do not fill": ({"image_size": 70}, "image size 70 is not a multiple of the patch size 16"),
     "an unknown device": ({"device": "gpu"}, "argument --device: invalid choice: 'gpu' (choose from 'cpu', 'cuda')"),
     "a GPU where there is none": ({"device": "cuda"}, "device cuda: no GPU can be used here; valid: cpu"),
+    "an unknown precision": ({"precision": "fp16"}, "argument --precision: invalid choice: 'fp16' (choose from 'fp32'"),
     "a dataset that is missing": (
         {"dataset": "results/nowhere"},
         "results/nowhere: no such folder, and no LeRobotDataset on the hub (",

@@ -269,8 +269,16 @@ class CameraFrames:
 
     def episodes(self) -> Iterator[Tensor]:
         """The frames of each episode, (n, 3, H, W) uint8, each decoded once; no other image is decoded."""
-        for start, end in self._bounds:
-            yield self.frames(range(start, end))
+        for episode in range(self.num_episodes):
+            yield self.episode(episode)
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self._bounds)
+
+    def episode(self, number: int) -> Tensor:
+        """The frames of one episode, (n, 3, H, W) uint8; raises as `frames` does."""
+        return self.frames(range(*self._bounds[number]))
 
     def frames(self, rows: range | list[int]) -> Tensor:
         """The frames of some rows of one episode, (n, 3, H, W) uint8.

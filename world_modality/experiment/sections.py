@@ -34,6 +34,7 @@ def _coarse(hours):
 
 MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 Camera = Literal["front", "wrist"]
+Precision = Literal["fp32", "bf16"]
 Scale = Literal["embedded", "smoke", "full"]
 Memory = Literal["predicted", "zero", "random", "random-scaled", "shuffle", "signflip", "oracle"]
 ROLLOUT_MEMORIES = ("random-scaled", "signflip")
@@ -157,8 +158,12 @@ class EncoderWeights(Section):
 
 
 class Encoder(EncoderWeights):
-    """The weights, and whether they are trained further before they encode anything."""
+    """The weights, whether they are trained further before they encode anything, and how they compute."""
 
+    precision: Precision = Field(
+        description="of the matrix products, in the latents and at rollout: fp32, or bf16 by autocast (weights stay "
+        "float32)"
+    )
     pretrain_steps: int = Field(
         ge=0,
         description="small: updates of masked latent prediction on both cameras' demonstrations; 0: none [steps]",
@@ -259,7 +264,7 @@ class Hyperparameters(Section):
     ema_decay: float = Field(
         ge=0, lt=1, description="decay of the averaged weights that are saved; 0: the last weights"
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Precision = Field(
         description="of the matrix products in training: fp32, or bf16 by autocast (weights stay float32)"
     )
 

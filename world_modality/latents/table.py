@@ -57,6 +57,7 @@ class LatentSpec:
     orientation: str
     dim: int
     versions: dict[str, str]
+    precision: str = "fp32"  # of the encoder's matrix products; tables from before there was a choice do not name it
 
     def require(self, expected: Mapping[str, Any], where: str) -> None:
         """Check fields against expected values.

@@ -53,6 +53,7 @@ CONFIG_KEYS = {
         "--image_size": "encoder.image_size",
         "--batch_size": "latents.batch_size",
         "--device": "device",
+        "--precision": "encoder.precision",
     },
     "train_policy": {
         "held_out_per_task": "demonstrations.held_out_per_task",

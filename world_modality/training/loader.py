@@ -90,12 +90,19 @@ class _Cached:
 
 
 def training_batches(
-    bounds: list[tuple[int, int]], frames: FrameBatches, seed: int, batch_size: int, step: int, workers: int
+    bounds: list[tuple[int, int]],
+    frames: FrameBatches,
+    seed: int,
+    batch_size: int,
+    step: int,
+    workers: int,
+    pinned: bool = False,
 ) -> Iterator[dict]:
     """Endless batches from optimizer step `step` on, in LeRobot's own order, which depends on (seed, epoch) alone.
 
     Args:
         bounds: first row and one past the last row of each episode to train on.
+        pinned: put batches into pinned memory, from which a GPU copies them while it computes.
     """
     starts, ends = zip(*bounds, strict=True)
     sampler = EpisodeAwareSampler(starts, ends, shuffle=True, seed=seed)
@@ -105,6 +112,7 @@ def training_batches(
         sampler=BatchSampler(sampler, batch_size, drop_last=False),
         batch_size=None,
         num_workers=workers,
+        pin_memory=pinned,
         persistent_workers=workers > 0,
         worker_init_fn=_outlive_a_stop_request,
         generator=torch.Generator(),  # else every epoch, and every resume, would draw from the stream of the flow noise

@@ -18,14 +18,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
@@ -57,6 +55,7 @@ from world_modality.latents.encoder import VideoEncoder, check_device
 from world_modality.latents.table import LatentTable, join_tables
 from world_modality.progress import Progress, report_resumed
 from world_modality.training.loader import FrameBatches, training_batches
+from world_modality.training.unread import Losses, UnreadAccelerator, unread
 from world_modality.training.warm_start import initial_policy, initial_processors, plain_config, world_config
 
 METRIC_BATCHES = 8  # batches on which a finished policy is measured
@@ -115,7 +114,7 @@ def train(
         InputError: a task to be evaluated was not demonstrated; the latents have another camera, dataset or window than
             the option asks for; the horizon is longer than every episode; the VLM is not a SmolVLM; the published
             policy is not the spec's; or the device is not available.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: a loss was not finite. That is found when progress is printed, and before a state is saved.
     """
     check_device(spec.device)  # LeRobot would use the CPU instead
     _check_vlm(inputs.vlm)
@@ -163,7 +162,8 @@ def train(
 def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, running) -> None:
     """Make `spec.training.steps` updates, then write the averaged weights to the policy.
 
-    When asked to stop (SIGTERM, SIGUSR1), it finishes the current update, saves the state and ends the process.
+    When asked to stop (SIGTERM, SIGUSR1), it finishes the current update, saves the state and ends the process. No
+    value is read off the device but for a line of progress or a saved state.
     """
     options = spec.training
     optimizer, scheduler = _fused_adamw(run, policy)
@@ -173,31 +173,36 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
     if step:
         report_resumed(stage, step, before)
     precision = "bf16" if options.precision == "bf16" else "no"
-    accelerator = Accelerator(cpu=spec.device == "cpu", mixed_precision=precision)  # `update_policy` runs under it
+    accelerator = UnreadAccelerator(
+        cpu=spec.device == "cpu", mixed_precision=precision
+    )  # `update_policy` runs under it
     # LeRobot's update sets the last meter whenever it sees a GPU, even one that is not used.
     meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")}
     tracker = MetricsTracker(
         options.batch_size, len(frames), len(bounds), meters, initial_step=step, accelerator=accelerator
     )
-    batches = training_batches(bounds, frames, seed, options.batch_size, step, running.loader_workers)
+    pinned = spec.device == "cuda"
+    batches = training_batches(bounds, frames, seed, options.batch_size, step, running.loader_workers, pinned)
     progress = Progress(stage, options.steps, done=step)
+    losses = Losses(spec.option, step)
     log = policy.unlogged() if isinstance(policy, SmolVLAWorldPolicy) else contextlib.nullcontext()
-    with contextlib.closing(batches), log, program.stop_requests() as asked:
+    with contextlib.closing(batches), log, unread(policy), program.stop_requests() as asked:
         while step < options.steps:
-            batch = preprocessor(next(batches))
+            loaded = next(batches)
+            batch = preprocessor(loaded) | {"index": loaded["index"]}  # latents are looked up by it on the host
             tracker, _ = update_policy(
                 tracker, policy, batch, optimizer, options.grad_clip_norm, accelerator, lr_scheduler=scheduler
             )
             averaged.update()
             step += 1
-            if not math.isfinite(tracker.loss.val):
-                raise FloatingPointError(f"{spec.option}: the loss of step {step} is {tracker.loss.val}")
+            losses.add(tracker.loss.val)
             if asked or step % running.save_every == 0 or step == options.steps:
+                losses.last()  # no state is saved after a loss that is not finite
                 seconds = before + time.monotonic() - began
                 _save_state(state, step, seconds, policy, averaged, optimizer, scheduler)
             if asked:
                 program.stop(asked[0], f"after step {step}: state saved; the same command goes on from it")
-            progress.update(step, f"loss {tracker.loss.val:.3f}")
+            progress.update(step, lambda: f"loss {losses.last():.3f}")
     averaged.write_to_policy()
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -132,6 +133,26 @@ def test_windows_that_would_be_encoded_wrongly_are_refused(encoder, windows, mes
         encoder.encode(windows)
 
 
+@pytest.mark.parametrize("window", [1, 4])
+def test_in_bfloat16_the_products_are_rounded_and_a_latent_moves_by_less_than_one_percent(folder, encoder, window):
+    half, windows = VideoEncoder.load(folder, precision="bf16"), random_windows(8, window)
+    found, expected = half.encode(windows), encoder.encode(windows)
+    apart = (found - expected).norm(dim=1) / expected.norm(dim=1)
+    assert apart.min() > 0
+    assert apart.max() < 0.01
+    assert found.dtype == torch.float32
+    assert {weight.dtype for weight in half.model.parameters()} == {torch.float32}
+    assert half.identity() == encoder.identity() | {"precision": "bf16"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_encoder_keeps_its_precision_whatever_the_caller_computes_in(folder, precision):
+    encoder, windows = VideoEncoder.load(folder, precision=precision), random_windows(2, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = encoder.encode(windows)
+    assert torch.equal(within, encoder.encode(windows))
+
+
 # ---- loading --------------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +184,8 @@ def test_what_is_no_v_jepa_2_is_refused(folder, tmp_path):
         VideoEncoder.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="70 is not a multiple of the patch size 16"):
         VideoEncoder.load(folder, image_size=70)
+    with pytest.raises(ValueError, match="precision fp16: an encoder computes in fp32 or bf16"):
+        VideoEncoder.load(folder, precision="fp16")
 
 
 def test_missing_weights_are_not_drawn_at_random(folder, tmp_path):
@@ -235,6 +258,36 @@ def test_the_same_dataset_gives_the_same_bytes(dataset, encoder, tmp_path):
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
+@pytest.mark.parametrize("use_videos", [False, True])
+@pytest.mark.parametrize("image_size", [None, 96])
+def test_workers_that_decode_ahead_change_no_bit(folder, tmp_path, use_videos, image_size):
+    moving, encoder = create_dataset(tmp_path / "moving", use_videos), VideoEncoder.load(folder, image_size=image_size)
+    for workers in (0, 1, 2):
+        encode_dataset(moving, KEY, encoder, 4, 8, tmp_path / f"{workers}.parquet", workers=workers)
+    alone, *others = ((tmp_path / f"{workers}.parquet").read_bytes() for workers in (0, 1, 2))
+    assert others == [alone, alone]
+
+
+@pytest.mark.parametrize("processors", [1, 3])
+def test_a_damaged_image_is_reported_in_the_same_line_by_a_worker(dataset, folder, tmp_path, monkeypatch, processors):
+    """Of the images only those at the ends of episodes are decoded when a dataset is opened; frame 3 is not."""
+    damaged = shutil.copytree(dataset.root, tmp_path / "damaged")
+    (path,) = (damaged / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    images = table[KEY].to_pylist()
+    images[3]["bytes"] = images[3]["bytes"][:100]
+    column = pa.array(images, table.schema.field(KEY).type)
+    table = table.set_column(table.schema.get_field_index(KEY), table.schema.field(KEY), column)
+    pq.write_table(table, path)
+    flags = ["--dataset", damaged, "--encoder", folder, "--output", tmp_path / "latents.parquet", "--image_key", KEY]
+    with pytest.raises(SystemExit) as ended:
+        precompute(monkeypatch, *flags, "--processors", processors)
+    said = str(ended.value)
+    assert said.startswith(f"error: damaged: {KEY}: frames 0 to 4 of episode 1 cannot be decoded (")
+    assert "\n" not in said
+    assert not (tmp_path / "latents.parquet").exists()
+
+
 def precompute(monkeypatch, *arguments: str | Path) -> None:
     script = REPOSITORY / "scripts" / "precompute_world_latents.py"
     monkeypatch.setattr("sys.argv", [str(script), *map(str, arguments)])
@@ -243,10 +296,18 @@ def precompute(monkeypatch, *arguments: str | Path) -> None:
 
 def test_the_program_writes_the_table_the_library_writes(dataset, folder, encoder, tmp_path, monkeypatch):
     paths = ["--dataset", dataset.root, "--encoder", folder, "--output", tmp_path / "program.parquet"]
-    precompute(monkeypatch, *paths, "--image_key", KEY, "--batch_size", 8)
+    precompute(monkeypatch, *paths, "--image_key", KEY, "--batch_size", 8, "--processors", 2)
     encode_dataset(dataset, KEY, encoder, 4, 8, tmp_path / "library.parquet")
     assert content_sha256(tmp_path / "program.parquet") == content_sha256(tmp_path / "library.parquet")
     assert LatentTable.open(tmp_path / "program.parquet").specs == LatentTable.open(tmp_path / "library.parquet").specs
+
+
+def test_a_table_says_in_which_precision_it_was_encoded(dataset, folder, tmp_path, monkeypatch):
+    paths = ["--dataset", dataset.root, "--encoder", folder, "--output", tmp_path / "latents.parquet"]
+    precompute(monkeypatch, *paths, "--image_key", KEY, "--precision", "bf16")
+    table = LatentTable.open(tmp_path / "latents.parquet", VideoEncoder.load(folder, precision="bf16").identity())
+    with pytest.raises(ValueError, match="precision is 'bf16', expected 'fp32'"):
+        table.specs[0].require({"precision": "fp32"}, "latents")
 
 
 def test_the_program_refuses_an_unknown_camera_before_it_loads_an_encoder(dataset, tmp_path, monkeypatch):

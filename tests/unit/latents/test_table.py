@@ -254,6 +254,18 @@ def test_a_foreign_parquet_file_is_refused(path):
         LatentTable.open(path)
 
 
+def test_a_table_from_before_there_was_a_choice_of_precision_was_encoded_in_float32(path):
+    table = pq.read_table(path)
+    fields = json.loads(table.schema.metadata[module.METADATA_KEY])
+    del fields["precision"]
+    pq.write_table(
+        table.replace_schema_metadata({module.METADATA_KEY: json.dumps(fields)}), path, row_group_size=len(table)
+    )
+    assert LatentTable.open(path, {"precision": "fp32"}).specs == (SPEC,)
+    with pytest.raises(LatentTableError, match="precision is 'fp32', expected 'bf16'"):
+        LatentTable.open(path, {"precision": "bf16"})
+
+
 def test_metadata_of_another_version_is_refused(path):
     table = pq.read_table(path)
     metadata = {module.METADATA_KEY: json.dumps({"window": 4})}

@@ -77,6 +77,15 @@ def _write_table(path: Path, encoder: VideoEncoder, key: str, episodes: list[tor
 
 
 @pytest.fixture(scope="module")
+def half(folder, tmp_path_factory):
+    """The same tables, encoded in bfloat16."""
+    half, encoder = tmp_path_factory.mktemp("half"), VideoEncoder.load(folder / "encoder", precision="bf16")
+    for camera, key in enumerate((FRONT, WRIST)):
+        _write_table(half / f"{key}.parquet", encoder, key, [_episode(n, camera) for n in EPISODE_LENGTHS])
+    return half
+
+
+@pytest.fixture(scope="module")
 def table(folder):
     return LatentTable.open(folder / f"{FRONT}.parquet")
 
@@ -295,6 +304,7 @@ def test_training_without_latents_is_refused(folder):
         ({"world_latent_dim": 64}, "the latents are 48 wide, world_latent_dim is 64"),
         ({"world_window": 2}, "window is 4, expected 2"),
         ({"world_encoder_sha256": "another"}, "encoder_sha256 is .* expected 'another'"),
+        ({"world_encoder_precision": "bf16"}, "precision is 'fp32', expected 'bf16'"),
     ],
 )
 def test_latents_of_something_else_are_refused(folder, table, changes, message):
@@ -320,11 +330,13 @@ def test_the_model_inside_the_policy_refuses_to_act_without_a_memory(folder, tab
 # ---- rollout --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("keys", [[FRONT], [FRONT, WRIST]])
-def test_a_recorded_episode_replayed_through_the_online_path_gives_the_tables_latents(folder, keys):
-    tables = [LatentTable.open(folder / f"{key}.parquet") for key in keys]
+def test_a_recorded_episode_replayed_through_the_online_path_gives_the_tables_latents(folder, half, keys, precision):
+    tables = [LatentTable.open((half if precision == "bf16" else folder) / f"{key}.parquet") for key in keys]
     table = join_tables(tables) if len(tables) > 1 else tables[0]
     policy = _world(folder, table, world_image_keys=keys, world_latent_dim=48 * len(keys))
+    assert policy.config.world_encoder_precision == precision
     first = 0
     for length in EPISODE_LENGTHS:
         policy.reset()
@@ -334,6 +346,25 @@ def test_a_recorded_episode_replayed_through_the_online_path_gives_the_tables_la
             expected = table.history(torch.tensor([first + t]), HISTORY)
             assert torch.allclose(policy.online_history(), expected, atol=1e-3)
         first += length
+
+
+def test_a_checkpoint_remembers_the_precision_of_its_latents(folder, half, tmp_path):
+    policy = _world(folder, LatentTable.open(half / f"{FRONT}.parquet"))
+    policy.save_pretrained(tmp_path)
+    loaded = SmolVLAWorldPolicy.from_pretrained(tmp_path)
+    assert loaded.config.world_encoder_precision == "bf16"
+    assert loaded._load_encoder().precision == "bf16"
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_of_precision_computes_in_float32(folder, table, half, tmp_path):
+    _world(folder, table).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["world_encoder_precision"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    old = SmolVLAWorldPolicy.from_pretrained(tmp_path)
+    assert old._load_encoder().precision == "fp32"
+    with pytest.raises(LatentTableError, match="precision is 'bf16', expected 'fp32'"):
+        old.attach_latents(LatentTable.open(half / f"{FRONT}.parquet"))
 
 
 def test_parallel_environments_keep_their_own_frames(folder, table):
@@ -488,6 +519,7 @@ def test_the_configuration_survives_its_checkpoint(folder, tmp_path):
         ({"world_latents": ["a", "b"]}, "2 tables for 1 world_image_keys"),
         ({"world_image_keys": [FRONT, WRIST], "world_latent_dim": 47}, "not a multiple of 2 cameras"),
         ({"world_memory": "none"}, "world_memory is 'none'; valid: predicted, zero"),
+        ({"world_encoder_precision": "fp16"}, "world_encoder_precision is 'fp16'; valid: fp32, bf16"),
         ({"world_window": 0}, "world_window is 0, below 1"),
         ({"world_prophet_width": 30}, "not a multiple of world_heads 8"),
         ({"world_loss_weight": -1.0}, "world_loss_weight is -1.0"),
