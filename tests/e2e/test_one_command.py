@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -220,10 +221,9 @@ def test_an_edited_pin_places_that_repository_again_and_no_other(snakemake, clon
 
 
 @pytest.mark.usefixtures("decided", "kept")
-def test_another_branch_that_is_not_pinned_yet_is_placed_once(snakemake, tmp_path):
+def test_another_branch_that_is_not_pinned_yet_is_placed_once(snakemake, clone, tmp_path):
     """Snakemake would remember the params it compared with those of the last run, in which there was no commit."""
-    where = {"target": "results/vlm", "run": tmp_path}
-    snakemake(**where)
+    where = {"target": "results/vlm", "run": shutil.copytree(clone.run, tmp_path / "run", symlinks=True)}
     (tmp_path / "next.yaml").write_text("vlm: {revision: next}\n")
     overlay = ("--configfile", SMOKE, "hub.yaml", tmp_path / "next.yaml")
     assert f"me/vlm@next (commit {COMMIT})" in snakemake(*overlay, **where)
