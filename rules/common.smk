@@ -179,9 +179,9 @@ def training_urgency(wildcards):
 
 
 def pin_to(commits):
-    """From here on, take what the config does not pin at these commits."""
+    """From here on, take what is not pinned yet at these commits."""
     global experiment
-    experiment = load_experiment(config | {"commits": commits | config["commits"]})
+    experiment = load_experiment(config | {"commits": commits | experiment.commits})
 
 
 def pin_published(planned):
@@ -197,7 +197,7 @@ def pin_published(planned):
     sections = sorted(published[job.wildcards.published] for job in placing)
     wanted = [experiment.repository(section) for section in sections]
     commits = Path(workflow.basedir, "experiments", "commits.yaml")
-    pin_to(experiment.commits | pin(wanted, commits))
+    pin_to(pin(wanted, commits))
     # It keeps the params that it compared with those of the last run, and would record them as what was made.
     workflow.persistence._params.cache_clear()
 

@@ -116,6 +116,11 @@ class Experiment(Section):
             raise ValueError("two cameras have the same image key")
         return keys
 
+    @field_validator("commits", mode="before")
+    @classmethod
+    def _none_left(cls, commits):
+        return {} if commits is None else commits  # as YAML has it once the last line was deleted
+
     @model_validator(mode="after")
     def _check(self):
         self._check_options()

@@ -141,6 +141,10 @@ def test_the_experiment_takes_a_branch_at_its_pinned_commit():
     assert full().repository("policy").revision == "main"
 
 
+def test_a_list_of_pins_whose_last_line_was_deleted_is_empty():
+    assert load_experiment(default_config() | {"commits": None}).commits == {}
+
+
 def test_a_branch_that_is_not_pinned_is_not_placed(tmp_path):
     command = [sys.executable, "scripts/place_repository.py", "--spec", repository().model_dump_json()]
     ended = subprocess.run([*command, "--output", tmp_path / "policy"], capture_output=True, text=True, check=False)
