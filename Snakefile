@@ -39,13 +39,14 @@ except InputError as error:
 
 
 onstart:
-    write_run_config(config, paths.RUN_CONFIG)
-    if workflow.executor_plugin.name == "slurm":
-        submitted = (job for job in workflow.dag.needrun_jobs() if not job.is_local)
-        try:
-            check_cluster([job.resources for job in submitted])
-        except InputError as error:
-            sys.exit(f"error: {error}")
+    planned = list(workflow.dag.needrun_jobs())
+    try:
+        if workflow.executor_plugin.name == "slurm":
+            check_cluster([job.resources for job in planned if not job.is_local])
+        pin_published(planned)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    write_run_config(config | {"commits": experiment.commits}, paths.RUN_CONFIG)
 
 
 wildcard_constraints:

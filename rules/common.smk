@@ -8,13 +8,15 @@ from pathlib import Path
 
 from world_modality.artifacts.files import read_json
 from world_modality.experiment.branches import leader
+from world_modality.experiment.sections import is_commit
 from world_modality.program import ROUNDING_VARIABLES
 
 # Rules run their programs with the Python that runs Snakemake, whether or not its environment is activated, and with
 # the library next to this file. That folder is not a param, so moving the repository reruns nothing. A program ends
 # when one of the processes in $RUN_PIDS ends. Each program computes with one thread. Snakemake would set as many as the
 # job has processors, but simulators and loaders use those, and sums would depend on the number of threads. For the same
-# reason it runs without the `ROUNDING_VARIABLES` that the user's shell may have set.
+# reason it runs without the `ROUNDING_VARIABLES` that the user's shell may have set. Only the rules of hub.smk ask the
+# hub, unless the user's shell forbids it ($HUB_OFFLINE): a compute node may have no network.
 #
 # Snakemake compares a job's params as a *set* of values without their names: if params 64 and 4 become 4 and 64, it
 # sees no change. So a rule's params are its spec (or its flags) in one string, and its source in another. It forgets
@@ -22,7 +24,7 @@ from world_modality.program import ROUNDING_VARIABLES
 shell.prefix(
     f"unset {' '.join(ROUNDING_VARIABLES)}; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     f" PYTHONPATH={shlex.quote(str(workflow.basedir))} SCRIPTS={shlex.quote(f'{workflow.basedir}/scripts')}"
-    ' RUN_PIDS="$PPID $$"'
+    ' RUN_PIDS="$PPID $$" HUB_OFFLINE="${{HF_HUB_OFFLINE:-}}" HF_HUB_OFFLINE=1'
     " OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1; set -euo pipefail; "
 )
 
@@ -40,13 +42,6 @@ def flags(**values):
         for name, found in lists.items()
     }
     return " ".join(f"--{name} {text}" for name, text in words.items() if text)
-
-
-def published_demonstrations():
-    """The hub's repository of the demonstrations, for the shell; nothing if they are recorded."""
-    if experiment.demonstrations.source != "hub":
-        return ""
-    return shlex.quote(experiment.fetched("demonstrations").model_dump_json())
 
 
 def as_it_is(text):
@@ -178,3 +173,47 @@ def urgency(wildcards):
 def training_urgency(wildcards):
     """Trainings are the longest jobs, so they start early: at the end, no core should sit idle waiting for one."""
     return urgency(wildcards) + 10
+
+
+# ---- what comes from a hub: a run pins it to commits before its first job ---------------------------------------------
+
+
+def pin_to(commits):
+    """From here on, take what is not pinned yet at these commits."""
+    global experiment
+    experiment = load_experiment(config | {"commits": commits | experiment.commits})
+
+
+def pin_published(planned):
+    """Pin what these jobs place, or raise InputError: once, before any of them runs, and on the machine of Snakemake.
+
+    Snakemake evaluates the params of a job again when the job is ready, and then they hold the commit.
+    """
+    placing = [job for job in planned if job.rule.name == "place_repository"]
+    if not placing:
+        return
+    from world_modality.data.pins import pin  # slow to import, and only a run needs it
+
+    sections = sorted(published[job.wildcards.published] for job in placing)
+    wanted = [experiment.repository(section) for section in sections]
+    commits = Path(workflow.basedir, "experiments", "commits.yaml")
+    pin_to(pin(wanted, commits))
+    # It keeps the params that it compared with those of the last run, and would record them as what was made.
+    workflow.persistence._params.cache_clear()
+
+
+def origin(wildcards):
+    """What a job takes from the hub, in words. It is a resource, because params are what an artifact is made from."""
+    section = published[wildcards.published]
+    name = experiment.repositories()[section].name
+    revision = experiment.repository(section).revision
+    if is_commit(revision):
+        return f"{name} (commit {revision})"
+    return f"{name} (the run pins its commit before the first job)"
+
+
+def published_demonstrations():
+    """The hub's repository of the demonstrations, for the shell; nothing if they are recorded."""
+    if experiment.demonstrations.source != "hub":
+        return ""
+    return shlex.quote(experiment.repository("demonstrations").model_dump_json())

@@ -1,33 +1,44 @@
-"""What comes from the hub. It is fetched and pinned on a machine with a network; then it is placed as artifacts."""
+"""What comes from the hub. A run pins it to commits before its first job; then it is fetched and placed as artifacts."""
 
 import json
+
+from world_modality.artifacts.files import read_run_config
+from world_modality.experiment.sections import is_commit
 
 # The section of the config that asks for each artifact from the hub, by the artifact's name.
 published = {
     Path(paths.PUBLISHED[section]).name: section
     for section in experiment.repositories()
 }
+to_fetch = [experiment.repository(section) for section in published.values()]
+
+# What the config does not pin stays at the commits of the folder's last run. So what was trained there is not trained
+# again because experiments/commits.yaml was not kept. `fetch` does not look there: it moves on.
+if Path(paths.RUN_CONFIG).exists() and not all(is_commit(r.revision) for r in to_fetch):
+    try:
+        pin_to(read_run_config(paths.RUN_CONFIG).get("commits") or {})
+    except InputError as error:
+        sys.exit(f"error: {error}")
 
 
 rule fetch:
-    """Fetch everything from the hub into its client's cache, and pin it in experiments/commits.yaml."""
+    """Pin everything from the hub in experiments/commits.yaml, and fetch it into the cache of the hub's client."""
     log:
         paths.log("fetch"),
     conda:
         "../envs/pipeline.yaml"
     params:
-        repositories=json.dumps(
-            [r.model_dump() for r in experiment.repositories().values()]
-        ),
+        repositories=json.dumps([repository.model_dump() for repository in to_fetch]),
         commits=f"{workflow.basedir}/experiments/commits.yaml",
     message:
         "Fetch from the hub"
     shell:
-        'python "$SCRIPTS"/fetch.py --repositories {params.repositories:q} --commits {params.commits:q} 2>&1 | tee {log}'
+        'HF_HUB_OFFLINE="$HUB_OFFLINE" python "$SCRIPTS"/fetch.py --repositories {params.repositories:q}'
+        " --commits {params.commits:q} 2>&1 | tee {log}"
 
 
 rule place_repository:
-    """Turn what was fetched into an artifact."""
+    """Fetch a repository at its pinned commit, and turn it into an artifact."""
     output:
         directory(f"{paths.RESULTS}/{{published}}"),
     log:
@@ -37,12 +48,15 @@ rule place_repository:
     priority: 30  # trainings wait for it
     conda:
         "../envs/pipeline.yaml"
+    resources:
+        source=origin,
     params:
-        spec=lambda wildcards: experiment.pinned(
+        spec=lambda wildcards: experiment.repository(
             published[wildcards.published]
         ).model_dump_json(),
         source=source_code("scripts/place_repository.py"),
     message:
-        "Place what was fetched: {wildcards.published}"
+        "Fetch and place {wildcards.published}: {resources.source}"
     shell:
-        'python "$SCRIPTS"/place_repository.py --spec {params.spec:q} --output {output} 2>&1 | tee {log}'
+        'HF_HUB_OFFLINE="$HUB_OFFLINE" python "$SCRIPTS"/place_repository.py --spec {params.spec:q} --output {output}'
+        " 2>&1 | tee {log}"

@@ -1,14 +1,15 @@
-"""Fetch what the experiment takes from the hub, and pin each branch or tag to its current commit.
+"""Pin each branch or tag that the experiment takes from the hub to its current commit, and fetch everything.
 
-Reads the hub; fills the hub client's cache (`HF_HOME`) and writes the commits that were not pinned yet. Everything
-later reads only the cache.
+Reads the hub; writes the commits that were not pinned yet, then fills the hub client's cache (`HF_HOME`). A run does
+both by itself; this does them apart.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from world_modality.data.hub import pin
+from world_modality.data.hub import at, fetch
+from world_modality.data.pins import pin
 from world_modality.experiment.sections import Repository
 from world_modality.program import existing, run
 
@@ -20,8 +21,11 @@ parser.add_argument("--commits", type=existing, required=True, metavar="YAML", h
 def main() -> None:
     arguments = parser.parse_args()
     repositories = [Repository.model_validate(repository) for repository in arguments.repositories]
-    for name, commit in pin(repositories, Path(arguments.commits)).items():
-        print(f"{name:60}  {commit}")
+    commits = pin(repositories, Path(arguments.commits))
+    for repository in repositories:
+        commit = commits.get(repository.name, repository.revision)
+        fetch(at(repository, commit))
+        print(f"{repository.name:60}  {commit}")
     if not repositories:
         print("this experiment takes nothing from the hub")
 

@@ -365,6 +365,35 @@ def test_a_config_file_on_the_command_line_replaces_the_profile_s_unless_both_ar
     assert "ckpt_E0/seed_5" in both
 
 
+# ---- what comes from a hub ------------------------------------------------------------------------------------------
+
+
+PLACED = {f"results/{name}" for name in ("dataset", "encoder", "vlm", "policy")}
+
+
+def full(folder, commits):
+    """Options for the study at full scale with everything at a branch `new`, which has these pins alone."""
+    branches = {section: {"revision": "new"} for section in ("demonstrations", "encoder", "vlm", "policy")}
+    (folder / "new.yaml").write_text(yaml.safe_dump(branches | {"commits": commits}))
+    return "--configfile", TREE / "full.yaml", folder / "new.yaml"
+
+
+def test_what_is_not_pinned_is_planned_with_the_rest_and_the_plan_says_what_it_does_not_know(tmp_path):
+    run = snakemake(tmp_path, "-n", *full(tmp_path, {}), "--", "results/decision.txt")
+    assert run.returncode == 0, run.stderr
+    assert "Fetch and place policy: HuggingFaceVLA/smolvla_libero@new (the run pins its commit" in run.stdout
+    jobs = planned(tmp_path, *full(tmp_path, {}))
+    assert outputs(jobs, "place_repository") == PLACED
+    assert outputs(jobs, "train_policy") == {f"results/ckpt_{option}/seed_0" for option in ("E0", "E2", "S0")}
+    assert ("decide", "results/decision.txt") in jobs
+
+
+def test_the_plan_names_the_commit_of_what_is_pinned(tmp_path):
+    commits = {"HuggingFaceVLA/smolvla_libero@new": "a" * 40}
+    run = snakemake(tmp_path, "-n", *full(tmp_path, commits), "--", "results/policy")
+    assert f"HuggingFaceVLA/smolvla_libero@new (commit {'a' * 40})" in run.stdout
+
+
 # ---- the option table -----------------------------------------------------------------------------------------------
 
 

@@ -407,6 +407,7 @@ MODULES = {
     "world_modality/artifacts/files.py": NOTHING,
     "world_modality/examination/foresight.py": {"measure_prophet"} | TREE | PLOTTED,
     "world_modality/data/hub.py": {"place_repository"},
+    "world_modality/data/pins.py": NOTHING,
     "world_modality/evaluation/init_states.py": DRAWN,
     "world_modality/decision/judgement.py": JUDGED | PLOTTED,
     "world_modality/latents/table.py": ENCODED | POLICY_CODE,

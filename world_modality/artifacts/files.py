@@ -154,7 +154,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 
 
 def write_run_config(config: dict[str, Any], path: str | Path) -> None:
-    """Write the merged configuration for people and `make costs` to read; no rule reads it."""
+    """Write the merged configuration, for people and `make costs`; of it a later run reads only the commits."""
     write_text(path, yaml.safe_dump(config, sort_keys=False))
 
 

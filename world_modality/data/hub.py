@@ -1,7 +1,6 @@
-"""What an experiment takes from a hub: fetched once into its client's cache, pinned to a commit, placed as an artifact.
+"""What an experiment takes from a hub: fetched once into its client's cache, at one commit, and placed as an artifact.
 
-Fetching needs the hub. Placing needs only the cache (`HF_HOME`), so compute nodes need no network, and
-`HF_HUB_OFFLINE=1` works throughout.
+What the cache (`HF_HOME`) holds needs no network, so with a full cache `HF_HUB_OFFLINE=1` works throughout.
 
 Non-obvious behaviours of the hub's client (1.33):
 * It caches the list of a commit's files (`trees/<commit>.json`) before it downloads the first one. Asked for a commit,
@@ -16,13 +15,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
 from httpx import HTTPError
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError, RevisionResolutionError
 from huggingface_hub.utils import filter_repo_objects
 
-from world_modality.artifacts.files import atomic_path, read_json, write_json
+from world_modality.artifacts.files import read_json, write_json
 from world_modality.artifacts.records import NOT_CONTENT
 from world_modality.errors import InputError
 from world_modality.experiment.sections import Repository, is_commit
@@ -42,20 +40,46 @@ def fetch(repository: Repository) -> Path:
     """
     try:
         if not is_commit(repository.revision):
-            repository = _at(repository, _snapshot(repository).name)
+            repository = at(repository, _snapshot(repository).name)
         return _snapshot(repository)
     except (HTTPError, OSError) as error:
-        raise InputError(
-            f"{repository.kind} {repository.name}: not in the hub's cache as a whole, and not to be had from the hub "
-            f"({_reason(repository, error)}); `snakemake fetch` fetches it where there is a network"
-        ) from None
+        raise _refusal(repository, error) from None
 
 
-def _at(repository: Repository, commit: str) -> Repository:
+def locate(repository: Repository) -> str:
+    """The commit of a repository that `fetch` can have; a branch or tag is looked up. Downloads no files.
+
+    Without a network, a branch is where the cache last saw it, and the cache must hold all that `fetch` wants.
+
+    Raises:
+        InputError: as `fetch`.
+    """
+    hub, name, kind, commit = HfApi(), repository.repo_id, repository.kind, repository.revision
+    try:
+        if not is_commit(commit):
+            commit = hub.resolve_revision(name, repo_type=kind, revision=commit).resolved
+        if not _is_whole(at(repository, commit)):
+            hub.repo_info(name, repo_type=kind, revision=commit)
+    except (HTTPError, OSError) as error:
+        raise _refusal(repository, error) from None
+    except RevisionResolutionError as error:  # it says at length what its cause says
+        raise _refusal(repository, error.__cause__ or error) from None
+    return commit
+
+
+def at(repository: Repository, commit: str) -> Repository:
+    """The same files of a repository at another revision."""
     return repository.model_copy(update={"revision": commit})
 
 
-def _reason(repository: Repository, error: Exception) -> str:
+def _refusal(repository: Repository, error: BaseException) -> InputError:
+    return InputError(
+        f"{repository.kind} {repository.name}: not in the hub's cache as a whole, and not to be had from the hub "
+        f"({_reason(repository, error)}); run the same command, or `snakemake fetch`, where there is a network"
+    )
+
+
+def _reason(repository: Repository, error: BaseException) -> str:
     """The client's reason in one line; if it knows which files are missing, the reason that names them."""
     try:
         _snapshot(repository, local_files_only=True)
@@ -78,6 +102,12 @@ def cached(repository: Repository) -> Path | None:
         return _snapshot(repository, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
+
+
+def _is_whole(repository: Repository) -> bool:
+    """Whether the cache has every wanted file of a commit, and the list of its files, which says so."""
+    folder = cached(repository)
+    return folder is not None and (folder.parents[1] / "trees" / f"{folder.name}.json").is_file()
 
 
 def place(repository: Repository, folder: Path) -> None:
@@ -120,23 +150,3 @@ def _without_precision(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     return {key: _without_precision(value) for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-
-
-def pin(repositories: list[Repository], path: Path) -> dict[str, str]:
-    """Fetch all repositories, and write to `path` the commit at which each branch or tag was first found.
-
-    Returns:
-        the commit of each, by `Repository.name`.
-    """
-    text = path.read_text(encoding="utf-8")
-    pinned: dict[str, str] = yaml.safe_load(text)["commits"]
-    found = {}
-    for repository in repositories:
-        commit = pinned.get(repository.name, repository.revision)
-        found[repository.name] = fetch(_at(repository, commit)).name
-    kept = pinned | {r.name: found[r.name] for r in repositories if not is_commit(r.revision)}
-    if kept != pinned:
-        comment = "".join(f"{line}\n" for line in text.splitlines() if line.startswith("#"))
-        with atomic_path(path) as temporary:
-            temporary.write_text(comment + yaml.safe_dump({"commits": kept}), encoding="utf-8")
-    return found

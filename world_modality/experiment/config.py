@@ -49,7 +49,6 @@ from world_modality.experiment.sections import (
     Vlm,
     World,
     explain,
-    is_commit,
     message_of,
     nearest,
 )
@@ -116,6 +115,11 @@ class Experiment(Section):
         if len(set(keys.values())) != len(keys):
             raise ValueError("two cameras have the same image key")
         return keys
+
+    @field_validator("commits", mode="before")
+    @classmethod
+    def _none_left(cls, commits):
+        return {} if commits is None else commits  # as YAML has it once the last line was deleted
 
     @model_validator(mode="after")
     def _check(self):
@@ -277,24 +281,10 @@ class Experiment(Section):
         trained = sum(not option.checkpoint_of for option in self.options.values()) * len(self.training.seeds)
         return 2 + trained * (10 if self.policy.source == "hub" else 1)
 
-    def fetched(self, section: str) -> Repository:
-        """What a section takes from the hub, with a commit as its revision once `snakemake fetch` has pinned it."""
+    def repository(self, section: str) -> Repository:
+        """What a section takes from the hub; if its branch or tag is pinned, at that commit."""
         repository = self.repositories()[section]
         return repository.model_copy(update={"revision": self.commits.get(repository.name, repository.revision)})
-
-    def pinned(self, section: str) -> Repository:
-        """What a section takes from the hub, with a commit as its revision.
-
-        Raises:
-            ConfigError: the section names a branch or a tag that `commits` does not pin.
-        """
-        pinned = self.fetched(section)
-        if not is_commit(pinned.revision):
-            raise ConfigError(
-                f"{section}.revision: {pinned.name} is pinned to no commit; `snakemake fetch` pins it in "
-                "experiments/commits.yaml"
-            )
-        return pinned
 
     def drawn_figures(self) -> list[str]:
         """Names of the figures. Prophet's is drawn only if episodes are held out, because it is measured on those."""

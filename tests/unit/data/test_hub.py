@@ -2,72 +2,23 @@
 
 import json
 import os
-import re
 import runpy
 import subprocess
 import sys
 
 import httpx
 import pytest
-import yaml
-from huggingface_hub import constants
 
-from world_modality.data.hub import fetch, pin, place
+from world_modality.data.hub import fetch, locate, place
 from world_modality.errors import InputError
 from world_modality.experiment.config import default_config, load_experiment
-from world_modality.experiment.sections import ConfigError, Repository
+from world_modality.experiment.sections import Repository
 
 OLD, NEW = "a" * 40, "b" * 40
 
 
-@pytest.fixture
-def hub_cache(publish, tmp_path, monkeypatch):
-    """An empty cache that the client reads without asking the hub, and a way to put a repository's commit into it."""
-    cache = tmp_path / "hub"
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-    def add(kind, repo_id, commit, files):
-        publish(cache, kind, repo_id, commit, {name: text.encode() for name, text in files.items()})
-
-    return add
-
-
-@pytest.fixture
-def commits(tmp_path):
-    path = tmp_path / "commits.yaml"
-    path.write_text("# Why these.\ncommits: {}\n")
-    return path
-
-
 def repository(revision="main", kind="model", files=(), repo_id="me/policy"):
     return Repository(kind=kind, repo_id=repo_id, revision=revision, files=files)
-
-
-def test_a_branch_is_pinned_to_the_commit_it_is_found_at(hub_cache, commits):
-    hub_cache("model", "me/policy", OLD, {"config.json": "{}"})
-    hub_cache("dataset", "me/demonstrations", NEW, {"meta/info.json": "{}"})
-    pin([repository(), repository(kind="dataset", repo_id="me/demonstrations")], commits)
-    assert yaml.safe_load(commits.read_text()) == {
-        "commits": {"me/policy@main": OLD, "me/demonstrations@main": NEW},
-    }
-    assert commits.read_text().startswith("# Why these.\n")
-
-
-def test_what_is_pinned_stays_so_when_the_branch_moves(hub_cache, commits):
-    hub_cache("model", "me/policy", OLD, {"config.json": "old"})
-    pin([repository()], commits)
-    before = commits.read_text()
-    hub_cache("model", "me/policy", NEW, {"config.json": "new"})
-    assert pin([repository()], commits) == {"me/policy@main": OLD}
-    assert commits.read_text() == before
-
-
-def test_a_commit_needs_no_pin(hub_cache, commits):
-    hub_cache("model", "me/policy", OLD, {"config.json": "{}"})
-    before = commits.read_text()
-    pin([repository(OLD)], commits)
-    assert commits.read_text() == before
 
 
 @pytest.mark.usefixtures("hub_cache")
@@ -159,6 +110,26 @@ def test_a_placed_repository_holds_the_wanted_files_alone_whatever_else_the_cach
         place(repository(OLD, files=("*.bin",)), tmp_path / "none")
 
 
+@pytest.mark.parametrize("revision", ["main", OLD])
+def test_what_the_cache_holds_as_a_whole_is_located_without_the_hub(hub_cache, revision):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}"})
+    assert locate(repository(revision)) == OLD
+
+
+@pytest.mark.parametrize("revision", ["main", OLD])
+@pytest.mark.parametrize("lacking", ["snapshots/{}/config.json", "trees/{}.json"])
+def test_without_the_hub_nothing_is_located_that_could_not_be_fetched(hub_cache, tmp_path, revision, lacking):
+    hub_cache("model", "me/policy", OLD, {"config.json": "{}", "b.json": "{}"})
+    (tmp_path / "hub/models--me--policy" / lacking.format(OLD)).unlink()
+    with pytest.raises(InputError, match=rf"^model me/policy@{revision}: not in the hub's cache.*snakemake fetch"):
+        locate(repository(revision))
+
+
+def test_a_hub_that_is_out_of_reach_is_told_by_its_cause(hub_cache):
+    with pytest.raises(InputError, match=r"hub \(Cannot reach \S+/api/models/me/policy/revision/main: offline"):
+        locate(repository())
+
+
 def full(commits=None):
     config = default_config()
     config["policy"] |= {"source": "hub", "repo_id": "me/policy", "revision": "main"}
@@ -166,20 +137,17 @@ def full(commits=None):
 
 
 def test_the_experiment_takes_a_branch_at_its_pinned_commit():
-    assert full({"me/policy@main": OLD}).pinned("policy").revision == OLD
+    assert full({"me/policy@main": OLD}).repository("policy").revision == OLD
+    assert full().repository("policy").revision == "main"
 
 
-def test_a_branch_that_is_not_pinned_is_refused_with_what_pins_it():
-    message = "policy.revision: me/policy@main is pinned to no commit; `snakemake fetch` pins it"
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        full().pinned("policy")
+def test_a_list_of_pins_whose_last_line_was_deleted_is_empty():
+    assert load_experiment(default_config() | {"commits": None}).commits == {}
 
 
-def test_the_program_tells_an_unreachable_repository_in_one_line(tmp_path, commits):
-    wanted = f"[{repository().model_dump_json()}]"
-    command = [sys.executable, "scripts/fetch.py", "--repositories", wanted, "--commits", commits]
-    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "empty")}
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: model me/policy@main: not in the hub's cache")
-    assert len(ended.stderr.splitlines()) == 1
+def test_a_branch_that_is_not_pinned_is_not_placed(tmp_path):
+    command = [sys.executable, "scripts/place_repository.py", "--spec", repository().model_dump_json()]
+    ended = subprocess.run([*command, "--output", tmp_path / "policy"], capture_output=True, text=True, check=False)
+    assert ended.stderr == (
+        "error: me/policy@main: pinned to no commit; `snakemake fetch` pins it in experiments/commits.yaml\n"
+    )
