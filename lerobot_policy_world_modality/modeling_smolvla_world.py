@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -279,11 +279,26 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
             return super()._get_action_chunk(batch, noise, **kwargs)
 
     def _online_memory(self, batch_size: int) -> Tensor:
-        predicted = self.foresee(self._seen(), batch_size)
-        if not self._kind.exchanges:
-            return self.memory_from(MemorySources(predicted, predicted[None], self.draw))
-        self._predictions.append(predicted)
-        return self.memory_from(MemorySources(predicted, torch.stack(self._predictions), self.draw))
+        predicted = self.foresee({key: torch.stack(tuple(seen)) for key, seen in self._frames.items()}, batch_size)
+        memory = self.rollout_memory(predicted, self._predictions, self.draw)
+        self._predictions += [predicted] if self.exchanges else []
+        return memory
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether the memory at rollout is made of predictions of the whole episode, which must then be kept."""
+        return self._kind.exchanges
+
+    def rollout_memory(self, predicted: Tensor, earlier: Sequence[Tensor], draw: torch.Generator) -> Tensor:
+        """What the policy attends to at rollout, (B, K, D) in standard units.
+
+        Args:
+            predicted: (B, K, D), as `foresee` gives it.
+            earlier: the predictions of the episode so far, this one not among them; needed if the memory `exchanges`.
+            draw: for anything random.
+        """
+        candidates = torch.stack([*earlier, predicted]) if self.exchanges else predicted[None]
+        return self.memory_from(MemorySources(predicted, candidates, draw))
 
     def foresee(self, frames: dict[str, Tensor], batch_size: int) -> Tensor:
         """Prophet's prediction (B, K, D) in standard units; zeros if the memory does not depend on what is seen.
@@ -297,13 +312,6 @@ class SmolVLAWorldPolicy(SmolVLAPolicy):
         if not prophet.is_standardized:
             raise RuntimeError("this smolvla_world was never trained: it does not know its latents' mean and std")
         return prophet(self.history_of(frames))
-
-    def online_history(self) -> Tensor:
-        """Past latents (B, T_ctx, D) of the frames seen in this episode."""
-        return self.history_of(self._seen())
-
-    def _seen(self) -> dict[str, Tensor]:
-        return {key: torch.stack(tuple(frames)) for key, frames in self._frames.items()}
 
     def history_of(self, frames: dict[str, Tensor]) -> Tensor:
         """Past latents (B, T_ctx, D) of the frames that `foresee` takes, rounded to float16 as in a table of them."""

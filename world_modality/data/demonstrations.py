@@ -30,11 +30,11 @@ from world_modality.artifacts.files import read_json, write_json
 from world_modality.artifacts.provenance import package_versions
 from world_modality.errors import InputError
 from world_modality.experiment.specs import RecordSpec
-from world_modality.experiment.suites import ACTION_DIM, STATE_DIM
+from world_modality.experiment.suites import ACTION_DIM, CONTROL_FREQUENCY, STATE_DIM
 from world_modality.progress import Progress
 from world_modality.simulation.benchmark import benchmark_init_states, init_state_sha256
 from world_modality.simulation.expert import HORIZON, ScriptedExpert
-from world_modality.simulation.libero import CONTROL_FREQUENCY, LiberoSimulation
+from world_modality.simulation.libero import LiberoSimulation
 
 RECORDING = "recording.json"
 POSE_NAMES = ["x", "y", "z", "axis_angle1", "axis_angle2", "axis_angle3"]

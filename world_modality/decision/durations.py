@@ -22,8 +22,6 @@ from world_modality.decision.pairs import Differences
 from world_modality.decision.sequential import SequentialTest
 from world_modality.decision.statistics import Claim, Interval
 
-STEPS_PER_SECOND = 20  # of LIBERO's control; equal to `simulation.libero.CONTROL_FREQUENCY`, without loading MuJoCo
-
 
 class Durations(Document):
     """Mean control steps until success over the pairs of a comparison, 20 a second; a failure counts as the horizon."""

@@ -16,7 +16,8 @@ from world_modality.evaluation.actions import read_actions
 from world_modality.evaluation.episodes import Episode, episode_of, filmed_episodes, read_rows
 from world_modality.evaluation.rollout import View, drive, rolling_out
 from world_modality.experiment.specs import RolloutSpec
-from world_modality.simulation.libero import CONTROL_FREQUENCY, LiberoSimulation
+from world_modality.experiment.suites import CONTROL_FREQUENCY
+from world_modality.simulation.libero import LiberoSimulation
 
 FILMED_EVERY = 2  # control steps; rendering the frames of a video takes longer than everything else in it
 FILMS = "films.json"

@@ -27,7 +27,7 @@ from torch import Tensor
 import lerobot_policy_world_modality.modeling_smolvla_world  # noqa: F401 - for source hashes; LeRobot loads it by name
 from lerobot_policy_world_modality import SmolVLAWorldConfig, seen_image_keys
 from lerobot_policy_world_modality.processor_smolvla_world import insert_blank_images
-from lerobot_policy_world_modality.prophet import MEMORIES, MemorySources
+from lerobot_policy_world_modality.prophet import MEMORIES
 from world_modality.artifacts.files import file_sha256
 from world_modality.artifacts.records import content_sha256
 from world_modality.errors import InputError
@@ -104,7 +104,6 @@ class Pilot:
         config = PreTrainedConfig.from_pretrained(checkpoint)
         config.device = spec.device
         self._has_world = isinstance(config, SmolVLAWorldConfig)
-        self._exchanges = self._has_world and MEMORIES[spec.memory].exchanges
         if self._has_world:
             config.world_memory = spec.memory
             config.world_window = spec.window or config.world_window
@@ -187,11 +186,10 @@ class Pilot:
         for row, ask in enumerate(filled):
             own = foreseen[row : row + 1]
             earlier = self._foreseen.get(ask.init_state_id, []) if ask.chunk else []
-            candidates = torch.stack([*earlier, own]) if self._exchanges else own[None]
-            if self._exchanges and row in asks:
-                self._foreseen[ask.init_state_id] = [*earlier, own]
             draw = torch.Generator().manual_seed(memory_seed(self.task_id, ask.init_state_id, ask.chunk))
-            memories.append(self.policy.memory_from(MemorySources(own, candidates, draw)))
+            memories.append(self.policy.rollout_memory(own, earlier, draw))
+            if self.policy.exchanges and row in asks:
+                self._foreseen[ask.init_state_id] = [*earlier, own]
         return torch.cat(memories)
 
     def _frames(self, asks: Sequence[Ask]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from world_modality.errors import InputError
 SUITE_SIZES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10}  # [tasks]
 INIT_STATES_PER_TASK = 50
 STATE_DIM = 8  # end effector: 3 of position, 3 of axis-angle; 2 of the gripper
+CONTROL_FREQUENCY = 20  # control steps per simulated second
 ACTION_DIM = 7  # 6 of the end effector, 1 of the gripper; each in [-1, 1]
 TASK_LIST = "libero/benchmark/libero_suite_task_map.py"
 SHOWN = 3  # instructions of a dataset that a message lists

@@ -11,12 +11,13 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from world_modality.decision.durations import STEPS_PER_SECOND, Durations
+from world_modality.decision.durations import Durations
 from world_modality.decision.effort import Effort
 from world_modality.decision.judgement import Comparison, Judgement
 from world_modality.decision.statistics import Interval, interval_text
 from world_modality.decision.tree import Counts, OptionResult, Rate, Verdict
 from world_modality.examination.foresight import PREDICTORS
+from world_modality.experiment.suites import CONTROL_FREQUENCY
 from world_modality.simulation.pickup import STAGES
 
 WIDTH = 100
@@ -287,7 +288,7 @@ def _durations(verdict: Verdict) -> list[str]:
     """How soon the options succeed, in control steps and in seconds."""
     rows = [
         [_pair(c), f"{found.option:.1f}", f"{found.reference:.1f}"]
-        + [text for unit in (1, STEPS_PER_SECOND) for text in _spans(found, unit)]
+        + [text for unit in (1, CONTROL_FREQUENCY) for text in _spans(found, unit)]
         for c in verdict.comparisons
         if (found := c.durations)
     ]

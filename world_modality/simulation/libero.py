@@ -34,14 +34,13 @@ from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import Observable, sensor
 
 from world_modality.experiment.sections import Camera, Simulation
-from world_modality.experiment.suites import ACTION_DIM
+from world_modality.experiment.suites import ACTION_DIM, CONTROL_FREQUENCY
 from world_modality.simulation.benchmark import SimulationError, libero_task
 from world_modality.simulation.observation import Observation
 from world_modality.simulation.physics import ControlLoop, TaskModel, replaced
 from world_modality.simulation.pickup import PickupState
 from world_modality.simulation.rendering import MAX_IMAGE_SIZE, Renderer
 
-CONTROL_FREQUENCY = 20  # control steps per simulated second
 SETTLE_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], dtype=np.float64)  # hold still, gripper open
 CAMERA_NAMES: dict[Camera, str] = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
 # robosuite's names of what an Observation holds, in the order of its fields

@@ -173,9 +173,7 @@ def _optimize(spec, run, policy, preprocessor, bounds, frames, seed, state, runn
     if step:
         report_resumed(stage, step, before)
     precision = "bf16" if options.precision == "bf16" else "no"
-    accelerator = UnreadAccelerator(
-        cpu=spec.device == "cpu", mixed_precision=precision
-    )  # `update_policy` runs under it
+    accelerator = UnreadAccelerator(cpu=spec.device == "cpu", mixed_precision=precision)  # for `update_policy`
     # LeRobot's update sets the last meter whenever it sees a GPU, even one that is not used.
     meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")}
     tracker = MetricsTracker(

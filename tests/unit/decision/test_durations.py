@@ -8,13 +8,12 @@ import pytest
 from scipy import stats
 
 from tests.unit.decision.samples import PICKUP, contents, decided, spec
-from world_modality.decision.durations import STEPS_PER_SECOND, compare_durations
+from world_modality.decision.durations import compare_durations
 from world_modality.decision.judgement import compare
 from world_modality.decision.pairs import Differences
 from world_modality.experiment.config import default_config, load_experiment
 from world_modality.experiment.sections import Criteria
 from world_modality.report.decision_text import render
-from world_modality.simulation.libero import CONTROL_FREQUENCY
 
 HORIZON = 220
 LEVEL = 0.05
@@ -62,10 +61,6 @@ def test_an_option_is_not_quicker_for_succeeding_on_easy_states_alone(tmp_path):
                 row["steps"] = (30 if row["init_state_id"] < 5 else 200) if row["success"] else HORIZON
                 row["pickup"]["stage_steps"] = {"approached": 1, "touched": 2}
     assert decided(tmp_path, spec(), files).primary.durations.difference == pytest.approx((220 - 200) / 2)
-
-
-def test_steps_are_those_of_the_simulator():
-    assert STEPS_PER_SECOND == CONTROL_FREQUENCY
 
 
 def test_the_two_options_exchanged_mirror_the_interval():
